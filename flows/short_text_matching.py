@@ -1,0 +1,108 @@
+"""Short text-matching pairs for a bucket of task descriptions.
+
+    extract -> generate -> validate -> load
+
+Prefect makes the form in its UI from the signature and docstring below, and
+`flows.run` makes the command line from the same two.
+"""
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows.order import place_order
+from tasks.core.languages import LanguageName
+from tasks.core.report import RunReport
+from tasks.core.requests import OnPublished
+
+SHARDS_IN_FLIGHT = 3
+
+
+@flow(
+    name="short-text-matching",
+    task_runner=ThreadPoolTaskRunner(max_workers=2 * SHARDS_IN_FLIGHT),
+    validate_parameters=True,
+)
+def generate_short_text_pairs(
+    *,
+    source: str = "",
+    destination: str = "",
+    model_name: str = "",
+    partition: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = "",
+    languages: list[LanguageName] = ["English"],  # noqa: B006  (Prefect's form shows it)
+    pairs_per_task: Annotated[int, Field(ge=1, le=100)] = 1,
+    on_published: OnPublished = "add",
+    api_base: str = "",
+    model_revision: str = "",
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0,
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    max_tokens: Annotated[int, Field(ge=16, le=32_768)] = 512,
+    structured_output: bool = True,
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 256,
+    max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    seed: int = 42,
+    limit: Annotated[int, Field(ge=0)] = 0,
+) -> RunReport:
+    """Generate short text-matching pairs for every task description of a source, and publish them.
+
+    Args:
+        source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
+            may hold {partition}. For example s3://bucket/tasks.
+        destination: Prefix that receives the dataset, for example s3://bucket/pairs.
+        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        partition: Day that this run publishes, YYYY-MM-DD. Empty: the day of the scheduled start in UTC,
+            or the day before it where the source holds {partition}.
+        languages: Languages of the generated texts, as English names, or all.
+        pairs_per_task: Accepted pairs wanted per task description and language.
+        on_published: add generates what is missing; redo judges the whole partition again, from
+            completions already paid for, and replaces it.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling: share of probability that is drawn from.
+        max_tokens: Most tokens of one completion.
+        structured_output: Ask for a JSON schema where the provider takes one.
+        concurrency: Most calls in flight at once; the limit adapts below it.
+        max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
+        seed: Another seed asks for fresh completions; the same one asks for the same again.
+        limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.
+    """
+    # Imported here, so that the form and --help do not wait for polars and deltalake.
+    from tasks.extract import extract_task_descriptions  # noqa: PLC0415
+    from tasks.generate import generate_completions, open_model  # noqa: PLC0415
+    from tasks.load import publish_partition  # noqa: PLC0415
+    from tasks.publicise import show_report  # noqa: PLC0415
+    from tasks.validate import validate_pairs  # noqa: PLC0415
+    from tasks.window import in_window  # noqa: PLC0415
+
+    order = place_order(
+        source=source,
+        destination=destination,
+        model_name=model_name,
+        partition=partition,
+        languages=languages,
+        pairs_per_task=pairs_per_task,
+        on_published=on_published,
+        api_base=api_base,
+        model_revision=model_revision,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        structured_output=structured_output,
+        concurrency=concurrency,
+        max_rejected_share=max_rejected_share,
+        seed=seed,
+        limit=limit,
+    )
+    plan = extract_task_descriptions(order)
+    with open_model(order, plan) as model:
+
+        def judge(shard):
+            return validate_pairs.submit(generate_completions.submit(shard, order, model), order)
+
+        judged = list(in_window(plan.shards, judge, SHARDS_IN_FLIGHT))
+    report = publish_partition(order, plan, judged)
+    show_report(report)
+    return report

@@ -1,0 +1,108 @@
+"""What a destination already holds of the descriptions that a run reads."""
+
+import json
+from typing import Any
+
+import polars as pl
+
+from tasks.clients import storage, table
+from tasks.core.planning import JUDGED, SERVED, number_hashes
+from tasks.core.requests import Order
+from tasks.core.rules import CALL_FAILED
+
+
+def find_served(pairs: table.Table, numbers: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Count the accepted pairs of each description and language, in whatever partition.
+
+    A redo leaves its own partition out: it judges that one anew.
+
+    Args:
+        pairs: The pairs table at one version.
+        numbers: Column number, the descriptions asked for.
+        order: The run.
+
+    Returns:
+        SERVED.
+    """
+    rows = table.scan(pairs)
+    if rows is None:
+        return pl.DataFrame(schema=SERVED)
+    return (
+        _theirs(rows, order)
+        .filter(pl.col("language").is_in(order.languages))
+        .select("language", number=number_hashes(pl.col("description_hash")))
+        .join(numbers.lazy(), on="number", how="semi")
+        .group_by("number", "language")
+        .agg(pairs=pl.len().cast(pl.Int64))
+        .select(*SERVED)
+        .collect(engine="streaming")
+    )
+
+
+def find_judged(
+    pairs: table.Table, rejected: table.Table, numbers: pl.DataFrame, served: pl.DataFrame, order: Order
+) -> pl.DataFrame:
+    """Return the requests that were judged before, of descriptions that are not served yet.
+
+    Calls that failed count as not judged, and so does, in a redo, every rejection.
+
+    Returns:
+        JUDGED, each request once.
+    """
+    complete = served.filter(pl.col("pairs") >= order.pairs_per_task).select("number", "language")
+    found = []
+    for held, accepted in ((pairs, True), (rejected, False)):
+        rows = table.scan(held)
+        if rows is None or (order.on_published == "redo" and not accepted):
+            continue
+        if not accepted:
+            rows = rows.filter(~pl.col("reasons").list.contains(CALL_FAILED))
+        found.append(
+            _theirs(rows, order)
+            .select("request_key", "language", number=number_hashes(pl.col("description_hash")))
+            .join(numbers.lazy(), on="number", how="semi")
+            .join(complete.lazy(), on=["number", "language"], how="anti")
+            .select("request_key", accepted=pl.lit(accepted))  # noqa: FBT003
+        )
+    if not found:
+        return pl.DataFrame(schema=JUDGED)
+    judged = pl.concat(found).collect(engine="streaming")
+    return judged.sort("accepted", descending=True).unique("request_key", keep="first")
+
+
+def _theirs(rows: pl.LazyFrame, order: Order) -> pl.LazyFrame:
+    return rows if order.on_published == "add" else rows.filter(pl.col("partition") != order.partition)
+
+
+def find_source_changes(
+    held: list[table.Table], order: Order, objects: list[storage.StoredObject]
+) -> tuple[str, ...]:
+    """Say how the source differs from what the last published run of the partition read.
+
+    Returns:
+        One text per new, changed or missing object; empty where nothing is known.
+    """
+    runs: set[str] = set()
+    for rows in (table.scan(one, order.partition) for one in held):
+        if rows is not None:
+            runs |= set(rows.select(pl.col("run_id").unique()).collect(engine="streaming")["run_id"])
+    reports = [report for run in runs if (report := _read_report(order.layout.report(run)))]
+    if not reports:
+        return ()
+    last = max(reports, key=lambda report: str(report.get("finished_at", "")))
+    if last.get("source") != order.source:
+        return (f"the last run of this partition read {last.get('source')}",)
+    before = {item["uri"]: item["etag"] for item in last.get("objects", [])}
+    now = {item.uri: item.etag for item in objects}
+    return (
+        *(f"new: {uri}" for uri in now if uri not in before),
+        *(f"changed: {uri}" for uri in now if before.get(uri, now[uri]) != now[uri]),
+        *(f"gone: {uri}" for uri in before if uri not in now),
+    )
+
+
+def _read_report(uri: str) -> dict[str, Any] | None:
+    """Return a run's report, None where it expired or its run died before writing it."""
+    found = storage.find_bytes(uri)
+    report: dict[str, Any] | None = json.loads(found[0]) if found else None
+    return report

@@ -1,0 +1,213 @@
+"""The durable record of every completion that was paid for.
+
+A completion is appended to a local file before it counts (survives a killed
+process) and goes to the bucket in Parquet segments every few seconds (survives a
+lost machine). One writer per process; segment names cannot be another's.
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, Self
+
+import polars as pl
+
+from tasks.clients import storage
+from tasks.core.columns import JOURNAL, UTC_TIME
+from tasks.core.errors import PairmillError, StorageError
+
+SEGMENT_SECONDS = 2.0
+SEGMENT_BYTES = 4 << 20
+# Uploads that fail in a row before the run stops paying for what only this machine holds.
+UPLOAD_ATTEMPTS = 15
+
+
+def local_folder() -> Path:
+    """Return the folder of completions that are not in a bucket yet.
+
+    PAIRMILL_STATE, else XDG_STATE_HOME, else ~/.local/state; the temporary
+    folder where none of them can be written.
+    """
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    wanted = Path(os.environ.get("PAIRMILL_STATE") or Path(home) / "pairmill")
+    for folder in (wanted, Path(tempfile.gettempdir()) / f"pairmill-{os.getuid()}"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise StorageError(f"Neither {wanted} nor the temporary folder can be written. Set PAIRMILL_STATE to one that can.")
+
+
+class Journal:
+    """Writes one recipe's completions; use as a context manager.
+
+    `append` may be called from one thread only (the client's). `lost` is the
+    error of uploads that keep failing, and None while they work.
+    """
+
+    def __init__(self, uri: str, folder: Path | None = None) -> None:
+        self.uri = uri
+        self.lost: PairmillError | None = None
+        self._folder = (folder or local_folder()) / "journal"
+        self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
+        self._lock = threading.Lock()
+        self._uploading = threading.Lock()
+        self._closing = threading.Event()
+        self._full = threading.Event()
+        self._file: IO[bytes] | None = None
+        self._opened_at = 0.0
+        self._bytes = 0
+        self._count = 0
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        """Upload what earlier processes left behind, and start the uploader."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        upload_leftovers(self._folder, self.uri)
+        self._uploader = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._uploader.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Upload the rest; what cannot be uploaded stays in the local file for the next run."""
+        self._closing.set()
+        self._full.set()
+        self._uploader.join()
+        try:
+            self.flush()
+        except PairmillError as error:
+            self.lost = error
+
+    def append(self, request_key: str, completion: Mapping[str, Any]) -> None:
+        """Append one completion; when this returns it survives the process being killed."""
+        line = json.dumps({"request_key": request_key, **completion}, default=_isoformat).encode() + b"\n"
+        with self._lock:
+            if self._file is None:
+                self._file = self._open_file()
+            self._file.write(line)
+            self._bytes += len(line)
+            full = self._bytes >= SEGMENT_BYTES
+        if full:
+            self._full.set()
+
+    def flush(self) -> None:
+        """Put everything appended so far into the bucket.
+
+        Raises:
+            StorageError: The bucket does not take it; it stays in the local file.
+        """
+        with self._uploading:
+            with self._lock:
+                closed, self._file = self._file, None
+                if closed is not None:
+                    closed.close()
+            upload_leftovers(self._folder, self.uri, self._name)
+
+    def _open_file(self) -> IO[bytes]:
+        self._count += 1
+        path = self._folder / f"{self._name}-{self._count:06}.jsonl"
+        file = path.open("ab", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"journal": self.uri}).encode() + b"\n")
+        self._bytes, self._opened_at = 0, time.monotonic()
+        return file
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._full.wait(SEGMENT_SECONDS / 4)
+            self._full.clear()
+            with self._lock:
+                age = time.monotonic() - self._opened_at if self._file else 0.0
+                due = self._file is not None and (age >= SEGMENT_SECONDS or self._bytes >= SEGMENT_BYTES)
+            if due or self._failures:
+                self._try_flush()
+
+    def _try_flush(self) -> None:
+        try:
+            self.flush()
+            self._failures, self.lost = 0, None
+        except PairmillError as error:
+            self._failures += 1
+            if self._failures >= UPLOAD_ATTEMPTS:
+                self.lost = StorageError(f"Paid completions cannot be uploaded, they wait in {self._folder}: {error}")
+
+
+def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
+    """Upload the closed local files of the destination of `uri`, those of one writer if named.
+
+    A file that a living writer holds is left alone. The segment is named after the
+    file, so that a second upload of it finds itself.
+    """
+    root = uri.rpartition("/")[0]
+    for path in sorted(folder.glob(f"{name}*.jsonl")):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                header, _, body = file.read().partition(b"\n")
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        journal = json.loads(header)["journal"] if header.endswith(b"}") else ""
+        if journal.rpartition("/")[0] != root:
+            continue
+        frame = _read_lines(body)
+        if frame.height:
+            buffer = BytesIO()
+            frame.write_parquet(buffer)
+            segment = f"{journal}/segments/{path.stem}.parquet"
+            if not storage.create_bytes(segment, buffer.getvalue()) and storage.read_frame(segment).height < frame.height:
+                raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
+        path.unlink(missing_ok=True)
+
+
+def _read_lines(body: bytes) -> pl.DataFrame:
+    """Return the journal's rows; a last line that was cut off by a crash is no row."""
+    rows = [json.loads(line) for line in body.split(b"\n")[:-1]]
+    schema = JOURNAL | {"completed_at": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        pl.col("completed_at").str.to_datetime(time_unit="us", time_zone="UTC").cast(UTC_TIME)
+    )
+
+
+def find_segments(uri: str) -> list[str]:
+    """Return the URIs of the recipe's segments, in the order of their names."""
+    return [item.uri for item in storage.list_objects(uri) if item.uri.endswith(".parquet")]
+
+
+def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
+    """Return every completion that the journal at `uri` has for the keys of `wanted`.
+
+    Args:
+        uri: The recipe's prefix.
+        wanted: Column request_key, and any others, which travel along.
+
+    Returns:
+        JOURNAL's columns, `segment` and those of `wanted`, unsorted; a key may
+        stand twice, see `keep_earliest`.
+    """
+    segments = find_segments(uri)
+    if not segments:
+        empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
+        return empty.join(wanted, on="request_key")
+    known = storage.scan_frames(segments, include_file_paths="segment")
+    return known.join(wanted, on="request_key")
+
+
+def keep_earliest(completions: pl.DataFrame) -> pl.DataFrame:
+    """Keep one completion a key: the earliest, then the first by its segment's name."""
+    return completions.sort("completed_at", "segment").unique("request_key", keep="first", maintain_order=True)
+
+
+def _isoformat(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in the journal")

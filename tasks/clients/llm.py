@@ -1,0 +1,203 @@
+"""litellm: one attempt per call, its replies and errors in our words.
+
+litellm is imported when a client is opened, never before: it takes seconds.
+"""
+
+import email.utils
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tasks.core.errors import ModelError, UsageError
+from tasks.core.parsing import SURROGATES
+from tasks.core.prompts import RESPONSE_SCHEMA
+from tasks.core.requests import Recipe
+
+CALL_DEADLINE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply that was paid for, good or not; None where the provider said nothing.
+
+    `error` is "no_choices" for a reply without a completion.
+    """
+
+    text: str | None
+    finish_reason: str | None
+    model_answered: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    error: str | None = None
+
+
+@dataclass
+class CallFault(Exception):
+    """One attempt that brought no reply.
+
+    throttled: wait `retry_after` seconds, does not count as an attempt;
+    transient: try again; refused: this request will never be answered, for
+    `reason`; fatal: no request will be, `message` says what to set.
+    """
+
+    kind: Literal["throttled", "transient", "refused", "fatal"]
+    message: str
+    reason: str = ""
+    retry_after: float | None = None
+
+
+Call = Callable[[str], Awaitable[Reply]]
+
+
+def connect(recipe: Recipe, api_base: str) -> Call:
+    """Return the function that sends one prompt as one user turn, exactly once.
+
+    Raises:
+        UsageError: The model's name has no provider that litellm knows.
+        ModelError: The provider's key is not set.
+    """
+    litellm = _import_litellm()
+    name, provider = check_model(recipe.model_name)
+    _check_key(litellm, recipe.model_name, provider, api_base)
+    takes = litellm.get_supported_openai_params(name, provider) or []
+    arguments: dict[str, Any] = {
+        "model": recipe.model_name,
+        "temperature": recipe.temperature,
+        "top_p": recipe.top_p,
+        "max_tokens": recipe.max_tokens,
+        "max_retries": 0,
+        "timeout": CALL_DEADLINE_SECONDS,
+        "drop_params": False,
+    }
+    if recipe.structured and "response_format" in takes:
+        arguments["response_format"] = RESPONSE_SCHEMA
+    if api_base:
+        arguments["api_base"] = api_base
+
+    async def call(prompt: str) -> Reply:
+        try:
+            response = await litellm.acompletion(messages=[{"role": "user", "content": prompt}], **arguments)
+        except Exception as error:  # litellm raises classes of its own, openai's and aiohttp's
+            raise classify(error, recipe.model_name) from error
+        return _read(response)
+
+    return call
+
+
+async def disconnect() -> None:
+    """Close litellm's sessions; call it in the loop that made the calls, before it ends."""
+    litellm = _import_litellm()
+    await litellm.close_litellm_async_clients()
+
+
+def check_model(model_name: str) -> tuple[str, str]:
+    """Return the model's own name and its provider.
+
+    Raises:
+        UsageError: litellm knows no such provider.
+    """
+    litellm = _import_litellm()
+    try:
+        name, provider, *_ = litellm.get_llm_provider(model_name)
+    except litellm.exceptions.BadRequestError as error:
+        raise UsageError(
+            f"model_name is {model_name!r}, but litellm knows no such provider. "
+            "Write provider/model, for example openai/gpt-4.1-mini or hosted_vllm/my-model."
+        ) from error
+    return name, provider
+
+
+def classify(error: Exception, model_name: str) -> CallFault:
+    """Say what one failed attempt means; see the table of faults in the README."""
+    status = getattr(error, "status_code", None)
+    status = status if isinstance(status, int) else 500
+    text = str(error).strip() or type(error).__name__
+    name = type(error).__name__
+    said = f"{name}: {text[:300]}"
+    folded = text.casefold()
+    if status == 429 or status == 402:
+        if status == 402 or "insufficient_quota" in folded or "exceeded your current quota" in folded:
+            return CallFault("fatal", f"{model_name}: the provider's quota is used up ({said}). Add credit and run again.")
+        return CallFault("throttled", said, retry_after=retry_after(error))
+    if status == 401 or name == "AuthenticationError" or _misses_key(folded):
+        return CallFault("fatal", f"{model_name}: the provider refuses the key ({said}). Set the right API key.")
+    if status == 403:
+        return CallFault("fatal", f"{model_name}: the key may not use this model ({said}). Use another key or model.")
+    if status == 404:
+        return CallFault("fatal", f"{model_name}: no such model or address ({said}). Check --model-name and --api-base.")
+    if name == "UnsupportedParamsError":
+        return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
+    if name == "ContextWindowExceededError":
+        return CallFault("refused", said, reason="context_window")
+    if name == "ContentPolicyViolationError":
+        return CallFault("refused", said, reason="content_policy")
+    if 400 <= status < 500 and status not in (408, 409):
+        return CallFault("refused", said, reason="bad_request")
+    return CallFault("transient", said, retry_after=retry_after(error))
+
+
+def retry_after(error: Exception) -> float | None:
+    """Return the seconds that the provider asked to wait, None where it did not say."""
+    headers = getattr(error, "litellm_response_headers", None)
+    headers = headers or getattr(getattr(error, "response", None), "headers", None) or {}
+    return parse_retry_after({str(name).lower(): str(value) for name, value in dict(headers).items()}, time.time())
+
+
+def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Read retry-after-ms or Retry-After (seconds or an HTTP date) at the time `now`."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        if milliseconds := headers.get("retry-after-ms", "").strip():
+            seconds = float(milliseconds) / 1000
+        elif value:
+            seconds = float(value)
+        else:
+            return None
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except ValueError:
+            return None
+    # A wait beyond an hour is a quota that a night cannot outlast; nan compares false.
+    return min(seconds, 3600.0) if seconds > 0 else 0.0
+
+
+def _misses_key(folded: str) -> bool:
+    return "api_key client option must be set" in folded or "missing credentials" in folded or "missing api key" in folded
+
+
+def _check_key(litellm: Any, model_name: str, provider: str, api_base: str) -> None:
+    missing = litellm.validate_environment(model_name).get("missing_keys") or []
+    if missing and all(name.endswith("_API_KEY") for name in missing):
+        hint = " (any text, where your server asks for none)" if api_base else ""
+        raise ModelError(f"No key for {model_name}: set {' or '.join(missing)}{hint} and run again. Nothing was paid for.")
+
+
+def _read(response: Any) -> Reply:
+    choice = response.choices[0] if response.choices else None
+    usage = getattr(response, "usage", None)
+    told = usage is not None and bool(usage.total_tokens)
+    cost = response._hidden_params.get("response_cost") if told else None  # noqa: SLF001  (its only home)
+    text = choice.message.content if choice else None
+    return Reply(
+        text=SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None,
+        finish_reason=choice.finish_reason if choice else None,
+        model_answered=response.model,
+        input_tokens=usage.prompt_tokens if told else None,
+        output_tokens=usage.completion_tokens if told else None,
+        cost_usd=float(cost) if cost is not None else None,
+        error=None if choice else "no_choices",
+    )
+
+
+def _import_litellm() -> Any:
+    # The price map comes with the package; without this the import fetches one.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm  # noqa: PLC0415  (2.5 s of CPU)
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm

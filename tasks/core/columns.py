@@ -1,0 +1,142 @@
+"""The columns of every frame that crosses a step, and how a source's own columns join them.
+
+128-bit keys are hex text and 64-bit keys Int64: Delta has no unsigned integers.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from tasks.core.errors import SchemaError
+
+Schema = dict[str, pl.DataType | type[pl.DataType]]
+
+UTC_TIME = pl.Datetime("us", "UTC")
+
+# The texts that the model writes; the names are those of the system we follow.
+TEXTS = ("input", "positive_document")
+
+# One row per wanted completion. `plan_row` counts from 0 in plan order.
+REQUESTS: Schema = {
+    "plan_row": pl.Int64,
+    "request_key": pl.String,
+    "description_hash": pl.String,
+    "task": pl.String,
+    "language": pl.String,
+    "sample_index": pl.Int64,
+}
+
+# One row per request that was answered or refused for good. `text` is null where
+# the provider sent none, `error` is the reason of a call that failed for good,
+# `cost_usd` is null when no price is known, `latency_s` is of the last attempt.
+COMPLETIONS: Schema = {
+    "text": pl.String,
+    "finish_reason": pl.String,
+    "model_answered": pl.String,
+    "input_tokens": pl.Int64,
+    "output_tokens": pl.Int64,
+    "cost_usd": pl.Float64,
+    "latency_s": pl.Float64,
+    "attempts": pl.Int64,
+    "error": pl.String,
+    "completed_at": UTC_TIME,
+}
+
+JOURNAL: Schema = {"request_key": pl.String, **COMPLETIONS}
+
+# What a published row says beyond the source's own columns.
+PAIR: Schema = {
+    "partition": pl.String,
+    "task": pl.String,
+    "language": pl.String,
+    "input": pl.String,
+    "positive_document": pl.String,
+    "model_name": pl.String,
+}
+LINEAGE: Schema = {
+    "request_key": pl.String,
+    "description_hash": pl.String,
+    "sample_index": pl.Int64,
+    "prompt_hash": pl.String,
+    "model_answered": pl.String,
+    "repair_stage": pl.String,
+    "input_tokens": pl.Int64,
+    "output_tokens": pl.Int64,
+    "cost_usd": pl.Float64,
+    "pair_key": pl.Int64,
+    "run_id": pl.String,
+    "created_at": UTC_TIME,
+}
+REJECTION: Schema = {"reasons": pl.List(pl.String), "text": pl.String}
+
+OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, "cached": pl.Boolean})
+
+
+def source_names(columns: Iterable[str]) -> dict[str, str]:
+    """Map each source column but `task` to the name that it carries in our tables.
+
+    A name of ours, in any case of letters (Delta folds it), gets the suffix
+    `_source`, and so does one that an earlier column already took.
+    """
+    taken = {name.casefold() for name in OURS}
+    names = {}
+    for column in columns:
+        if column == "task":
+            continue
+        name = column
+        while name.casefold() in taken:
+            name += "_source"
+        taken.add(name.casefold())
+        names[column] = name
+    return names
+
+
+def storable(dtype: pl.DataType) -> pl.DataType:
+    """Return the type that a Delta table stores values of `dtype` as."""
+    match dtype:
+        case pl.Null() | pl.Categorical() | pl.Enum() | pl.Time() | pl.Duration() | pl.Int128():
+            return pl.String()
+        case pl.UInt8() | pl.UInt16() | pl.UInt32() | pl.UInt64():
+            return pl.Int64()
+        case pl.Datetime():
+            return pl.Datetime("us", dtype.time_zone)
+        case pl.Array():
+            return pl.List(storable(_dtype(dtype.inner)))
+        case pl.List():
+            return pl.List(storable(_dtype(dtype.inner)))
+        case pl.Struct():
+            return pl.Struct({field.name: storable(_dtype(field.dtype)) for field in dtype.fields})
+    return dtype
+
+
+def fit_source_columns(
+    source: Mapping[str, pl.DataType], published: Mapping[str, pl.DataType], table: str
+) -> dict[str, pl.DataType]:
+    """Return the type that each source column is stored as beside the `published` ones.
+
+    A column that holds only nulls takes the published type, and whole numbers
+    fit a column of decimals; a new column is added as it is.
+
+    Raises:
+        SchemaError: Any other difference; names the column and both types.
+    """
+    fitted = {}
+    for name, dtype in source.items():
+        wanted = published.get(name)
+        if wanted is None or dtype == wanted or isinstance(dtype, pl.Null):
+            fitted[name] = wanted or storable(dtype)
+        elif dtype.is_integer() and (wanted.is_float() or wanted == pl.Int64):
+            fitted[name] = wanted
+        elif storable(dtype) == wanted:
+            fitted[name] = wanted
+        else:
+            raise SchemaError(
+                f"The source's column {name!r} is {dtype}, but {table} holds it as {wanted}. "
+                "Nothing was paid for. Rename or convert the column in the source, "
+                "or publish to another destination."
+            )
+    return fitted
+
+
+def _dtype(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype

@@ -1,0 +1,186 @@
+"""The 100 languages of generated texts: English name, code and script.
+
+Source of the list: the languages that XLM-R was trained on (arXiv:1911.02116),
+which is also the list that the recipe draws from (arXiv:2401.00368).
+"""
+
+import difflib
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from tasks.core.errors import UsageError
+
+ALL = "all"
+
+
+class Language(NamedTuple):
+    """One language: its BCP-47-like code and the script it is written in."""
+
+    name: str
+    code: str
+    script: str
+
+    @property
+    def spaced(self) -> bool:
+        """Whether its words are separated by spaces, so that words can be counted."""
+        return self.code.split("_")[0].split("-")[0] not in UNSPACED_CODES
+
+    @property
+    def prompt_name(self) -> str:
+        """The name as the prompt says it: a model does not know our short forms."""
+        if self.name.endswith(" Romanized"):
+            return f"{self.name.removesuffix(' Romanized')} written in Latin letters"
+        return self.name
+
+
+UNSPACED_CODES = frozenset({"zh", "ja", "th", "lo", "km", "my"})
+
+_TABLE = """
+Afrikaans|af|Latin
+Albanian|sq|Latin
+Amharic|am|Ethiopic
+Arabic|ar|Arabic
+Armenian|hy|Armenian
+Assamese|as|Bengali
+Azerbaijani|az|Latin
+Basque|eu|Latin
+Belarusian|be|Cyrillic
+Bengali|bn|Bengali
+Bengali Romanized|bn_rom|Latin
+Bosnian|bs|Latin
+Breton|br|Latin
+Bulgarian|bg|Cyrillic
+Burmese|my|Myanmar
+Burmese (Zawgyi font)|my_zaw|Myanmar
+Catalan|ca|Latin
+Chinese (Simplified)|zh-Hans|Han
+Chinese (Traditional)|zh-Hant|Han
+Croatian|hr|Latin
+Czech|cs|Latin
+Danish|da|Latin
+Dutch|nl|Latin
+English|en|Latin
+Esperanto|eo|Latin
+Estonian|et|Latin
+Filipino|tl|Latin
+Finnish|fi|Latin
+French|fr|Latin
+Galician|gl|Latin
+Georgian|ka|Georgian
+German|de|Latin
+Greek|el|Greek
+Gujarati|gu|Gujarati
+Hausa|ha|Latin
+Hebrew|he|Hebrew
+Hindi|hi|Devanagari
+Hindi Romanized|hi_rom|Latin
+Hungarian|hu|Latin
+Icelandic|is|Latin
+Indonesian|id|Latin
+Irish|ga|Latin
+Italian|it|Latin
+Japanese|ja|Japanese
+Javanese|jv|Latin
+Kannada|kn|Kannada
+Kazakh|kk|Cyrillic
+Khmer|km|Khmer
+Korean|ko|Hangul
+Kurdish (Kurmanji)|ku|Latin
+Kyrgyz|ky|Cyrillic
+Lao|lo|Lao
+Latin|la|Latin
+Latvian|lv|Latin
+Lithuanian|lt|Latin
+Macedonian|mk|Cyrillic
+Malagasy|mg|Latin
+Malay|ms|Latin
+Malayalam|ml|Malayalam
+Marathi|mr|Devanagari
+Mongolian|mn|Cyrillic
+Nepali|ne|Devanagari
+Norwegian|no|Latin
+Oriya|or|Oriya
+Oromo|om|Latin
+Pashto|ps|Arabic
+Persian|fa|Arabic
+Polish|pl|Latin
+Portuguese|pt|Latin
+Punjabi|pa|Gurmukhi
+Romanian|ro|Latin
+Russian|ru|Cyrillic
+Sanskrit|sa|Devanagari
+Scottish Gaelic|gd|Latin
+Serbian|sr|Cyrillic
+Sindhi|sd|Arabic
+Sinhala|si|Sinhala
+Slovak|sk|Latin
+Slovenian|sl|Latin
+Somali|so|Latin
+Spanish|es|Latin
+Sundanese|su|Latin
+Swahili|sw|Latin
+Swedish|sv|Latin
+Tamil|ta|Tamil
+Tamil Romanized|ta_rom|Latin
+Telugu|te|Telugu
+Telugu Romanized|te_rom|Latin
+Thai|th|Thai
+Turkish|tr|Latin
+Ukrainian|uk|Cyrillic
+Urdu|ur|Arabic
+Urdu Romanized|ur_rom|Latin
+Uyghur|ug|Arabic
+Uzbek|uz|Latin
+Vietnamese|vi|Latin
+Welsh|cy|Latin
+Western Frisian|fy|Latin
+Xhosa|xh|Latin
+Yiddish|yi|Hebrew
+"""
+
+LANGUAGES: dict[str, Language] = {
+    row.split("|")[0]: Language(*row.split("|")) for row in _TABLE.strip().splitlines()
+}
+
+
+
+def check_language(name: str) -> str:
+    """Return `name`, one of LANGUAGES or `all`.
+
+    Raises:
+        UsageError: Another name, with the nearest ones.
+    """
+    if name == ALL or name in LANGUAGES:
+        return name
+    known = {language.name.casefold(): language.name for language in LANGUAGES.values()}
+    known |= {language.code.casefold(): language.name for language in LANGUAGES.values()}
+    folded = name.casefold()
+    near = [key for key in known if folded and key.startswith(folded)]
+    near += difflib.get_close_matches(folded, known, n=3, cutoff=0.5)
+    names = list(dict.fromkeys(known[key] for key in near))[:3]
+    raise UsageError(
+        f"Unknown language {name!r}; {len(LANGUAGES)} are known, by their English names. "
+        + (f"Nearest: {', '.join(names)}." if names else "All are listed in tasks/core/languages.py.")
+    )
+
+
+# Prefect's form makes a dropdown of the enum.
+LanguageName = Annotated[
+    str, AfterValidator(check_language), WithJsonSchema({"type": "string", "enum": [ALL, *LANGUAGES]})
+]
+
+
+def resolve_languages(names: list[str]) -> list[str]:
+    """Return the languages meant by `names`, each once, in the order given.
+
+    `all` stands for every language of the list, in its order.
+
+    Raises:
+        UsageError: A name that is not in the list, with the nearest names, or none at all.
+    """
+    if ALL in names:
+        return list(LANGUAGES)
+    if not names:
+        raise UsageError("languages is empty. Name at least one, for example English, or all.")
+    return list(dict.fromkeys(check_language(name) for name in names))

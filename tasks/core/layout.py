@@ -1,0 +1,82 @@
+"""Where everything lies under a destination."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+
+from tasks.core.errors import UsageError
+
+PARTITION_FIELD = "{partition}"
+_URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<key>.*))?", re.DOTALL)
+
+
+def check_uri(uri: str, parameter: str) -> str:
+    """Return `uri` without its trailing slash.
+
+    Raises:
+        UsageError: Not of the form s3://bucket/prefix.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise UsageError(
+            f"{parameter} is {uri!r}, but only s3://bucket/prefix is understood. "
+            "For any other S3-compatible storage keep s3:// and set AWS_ENDPOINT_URL."
+        )
+    parts = (match["key"] or "").rstrip("/").split("/")
+    if any(ord(c) < 32 for c in uri) or ".." in parts or "" in parts[:-1]:
+        raise UsageError(f"{parameter} is {uri!r}: empty, '..' or control characters in a key are refused.")
+    return uri.rstrip("/")
+
+
+def check_partition(partition: str) -> str:
+    """Return `partition`, a calendar day as YYYY-MM-DD.
+
+    Raises:
+        UsageError: Anything else; it becomes part of object names.
+    """
+    try:
+        if date.fromisoformat(partition).isoformat() == partition:
+            return partition
+    except ValueError:
+        pass
+    raise UsageError(f"partition is {partition!r}. Give a day as YYYY-MM-DD, or leave it empty.")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return (bucket, key) of an s3:// URI; the key may be empty."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names under one destination; see README, "What lies where"."""
+
+    destination: str
+
+    @property
+    def pairs(self) -> str:
+        """The Delta table of accepted rows."""
+        return f"{self.destination}/pairs"
+
+    @property
+    def rejected(self) -> str:
+        """The Delta table of rejected rows, with reasons and raw text."""
+        return f"{self.destination}/rejected"
+
+    def journal(self, recipe_id: str) -> str:
+        """The prefix of every completion paid for under one recipe."""
+        return f"{self.destination}/journal/recipe={recipe_id}"
+
+    def staging(self, partition: str, run_id: str) -> str:
+        """The prefix of one run's plan and shard files."""
+        return f"{self.destination}/staging/{partition}/{run_id}"
+
+    @property
+    def lease(self) -> str:
+        """The object that only one publishing run can hold."""
+        return f"{self.destination}/staging/publish.lease"
+
+    def report(self, run_id: str) -> str:
+        """The JSON report of one run."""
+        return f"{self.destination}/runs/{run_id}.json"

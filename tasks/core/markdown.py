@@ -1,0 +1,61 @@
+"""The report as Markdown; everything that a model or a source wrote is escaped."""
+
+import re
+
+from tasks.core.report import RunReport, headline, reason_rows
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
+
+
+def escape(text: str, most: int = 200) -> str:
+    """Return `text` on one line, as Markdown that shows it as it is, cut to `most` characters."""
+    line = " ".join(text.split())
+    return _SPECIAL.sub(r"\\\1", line if len(line) <= most else line[: most - 1] + "…")
+
+
+def money(cost_usd: float | None) -> str:
+    """Return US dollars as text; unknown is never 0."""
+    return "unknown" if cost_usd is None else f"${cost_usd:,.4f}"
+
+
+def report_markdown(report: RunReport) -> str:
+    """Return the whole report: headline figures, reasons, languages, sample pairs, files."""
+    parts = [f"## {escape(headline(report))}"]
+    if report.source_changes:
+        parts.append("The source has changed since this partition's last run:")
+        parts.append("\n".join(f"- {escape(change)}" for change in report.source_changes))
+    parts.append(
+        _table(
+            ["Figure", "Value"],
+            [
+                ["Task descriptions", f"{report.descriptions:,}"],
+                ["Served already", f"{report.already_served:,}"],
+                ["Requests", f"{report.requests:,}"],
+                ["Answered from the journal", f"{report.cached:,}"],
+                ["Calls paid", f"{report.paid:,}"],
+                ["Accepted", f"{report.accepted:,}"],
+                ["Rejected", f"{report.rejected:,}"],
+                ["Still missing", f"{report.shortfall:,}"],
+                ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
+                ["Cost", money(report.cost_usd)],
+                ["Seconds", f"{report.seconds:,.1f}"],
+                ["Model", escape(report.model_name)],
+                ["Pairs", escape(report.pairs_uri)],
+            ],
+        )
+    )
+    if report.reasons:
+        rows = [[escape(row["reason"]), f"{row['rows']:,}", row["share"]] for row in reason_rows(report)]
+        parts += ["### Why rows were rejected", _table(["Reason", "Rows", "Share"], rows)]
+    if report.by_language:
+        figures = [[name, f"{one.accepted:,}", f"{one.rejected:,}"] for name, one in report.by_language.items()]
+        parts += ["### Languages", _table(["Language", "Accepted", "Rejected"], figures)]
+    if report.samples:
+        pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in report.samples]
+        parts += ["### Sample pairs", _table(["Task description", "Input", "Positive document"], pairs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,136 @@
+"""What a run wants: the order, the recipe of its completions, and their keys."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from tasks.core.layout import Layout
+from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
+
+OnPublished = Literal["add", "redo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything but the description that decides what a completion is.
+
+    `structured` says whether RESPONSE_SCHEMA is asked for. `api_base` and keys
+    are not here: where a model is served does not change what it is.
+    """
+
+    model_name: str
+    model_revision: str = ""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    structured: bool = True
+    seed: int = 42
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """The recipe as bytes that are equal for equal recipes only."""
+        schema = RESPONSE_SCHEMA if self.structured else None
+        return json.dumps([TEMPLATE, schema, asdict(self)], sort_keys=True).encode()
+
+    @property
+    def recipe_id(self) -> str:
+        """64 bits in hex: names the journal's prefix."""
+        return hashlib.blake2b(self.canonical, digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One run, resolved: what it reads, what it wants and where that goes."""
+
+    run_id: str
+    started_at: datetime
+    source: str
+    destination: str
+    partition: str
+    languages: tuple[str, ...]
+    pairs_per_task: int
+    on_published: OnPublished
+    recipe: Recipe
+    api_base: str
+    concurrency: int
+    max_rejected_share: float
+    limit: int
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything of this run lies."""
+        return Layout(self.destination)
+
+    @property
+    def staging(self) -> str:
+        """The prefix of this run's plan and shard files."""
+        return self.layout.staging(self.partition, self.run_id)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A slice of the plan, by reference: one Parquet of requests and what the journal knows.
+
+    `cached` counts the rows that the journal already answers.
+    """
+
+    number: int
+    uri: str
+    first_row: int
+    rows: int
+    cached: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the extract step found and wants: references and counts, never rows.
+
+    Counts are of distinct descriptions, but for `blank` and `repeated`, which
+    were left out, `requests`, and `already_rejected`: requests whose completion
+    this destination has judged and rejected before. `wanted` counts the pairs that
+    were missing. `objects` are the source's objects with their ETags and sizes.
+    """
+
+    shards: tuple[Shard, ...] = ()
+    descriptions: int = 0
+    blank: int = 0
+    repeated: int = 0
+    already_served: int = 0
+    already_rejected: int = 0
+    wanted: int = 0
+    requests: int = 0
+    cached: int = 0
+    source_columns: tuple[str, ...] = ()
+    objects: tuple[dict[str, str | int], ...] = ()
+    source_changes: tuple[str, ...] = ()
+
+
+def normalise_description(text: str) -> str:
+    """Return `text` stripped and in Unicode's NFC: the description's identity."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def hash_descriptions(descriptions: Iterable[str]) -> list[str]:
+    """Return the 128-bit hash of each normalised description, in hex."""
+    return [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in descriptions]
+
+
+def request_keys(recipe: Recipe, prompts: Iterable[str], sample_indexes: Iterable[int]) -> list[str]:
+    """Return the 128-bit key of each request, in hex.
+
+    In it: the rendered prompt, the recipe with its seed, and the sample index.
+    Not in it: api_base, keys, partition and run.
+    """
+    start = hashlib.blake2b(recipe.canonical, digest_size=16)
+    keys = []
+    for prompt, sample_index in zip(prompts, sample_indexes, strict=True):
+        digest = start.copy()
+        digest.update(b"\0%d\0" % sample_index)
+        digest.update(prompt.encode())
+        keys.append(digest.hexdigest())
+    return keys

@@ -1,0 +1,91 @@
+"""Step 2: a shard's requests get their completions, from the journal or paid."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import polars as pl
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+
+from tasks.clients import journal, llm, storage
+from tasks.clients.calls import ModelClient, Request
+from tasks.core.columns import COMPLETIONS
+from tasks.core.prompts import build_prompt
+from tasks.core.requests import Order, Plan, Shard
+from tasks.policy import is_transient
+from tasks.progress import progress
+
+
+@contextmanager
+def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
+    """Hold the process's model client and journal inside the block; None where nothing is to be paid.
+
+    Leaving the block by whatever way stops paying at once and flushes the journal.
+
+    Raises:
+        UsageError, ModelError: The model's name or key cannot work.
+        StorageError: What an earlier process left behind cannot be uploaded.
+    """
+    progress.begin("generate", plan.requests)
+    progress.cached = plan.cached
+    if plan.requests == plan.cached:
+        yield None
+        return
+    with journal.Journal(order.layout.journal(order.recipe.recipe_id)) as record:
+        connect = partial(llm.connect, order.recipe, order.api_base)
+        with ModelClient(connect, record, order.concurrency, close_call=llm.disconnect) as model:
+            progress.paid = lambda: model.paid + model.failed
+            yield model
+        get_run_logger().info("%d calls paid, %d attempts repeated", model.paid, model.retried)
+    if record.lost is not None:
+        raise record.lost
+
+
+@task(
+    name="generate",
+    task_run_name="generate shard {shard.number}",
+    retries=2,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def generate_completions(shard: Shard, order: Order, model: ModelClient | None) -> Shard:
+    """Give every request of `shard` its completion, each durable before it counts.
+
+    Writes the shard's rows with the columns of COMPLETIONS filled in.
+
+    Returns:
+        Where they lie.
+
+    Raises:
+        ModelError, StoppedError: The run is over; what was paid for is in the journal.
+    """
+    rows = storage.read_frame(shard.uri)
+    context = TaskRunContext.get()
+    if context is not None and context.task_run.run_count > 1:
+        rows = _look_up_again(rows, order)
+    wanted = rows.filter(~pl.col("cached"))
+    if wanted.height and model is not None:
+        prompts = map(build_prompt, wanted["task"], wanted["language"])
+        completions = model.complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
+        answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
+        rows = pl.concat([rows.filter(pl.col("cached")), answered.select(rows.columns)]).sort("plan_row")
+    uri = f"{order.staging}/completions/{shard.number:06}.parquet"
+    storage.write_frame(rows, uri)
+    return replace(shard, uri=uri)
+
+
+def _look_up_again(rows: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Find what an attempt of this step paid for before it failed."""
+    uri = order.layout.journal(order.recipe.recipe_id)
+    journal.upload_leftovers(journal.local_folder() / "journal", uri)
+    keys = rows.filter(~pl.col("cached")).select("request_key")
+    found = journal.keep_earliest(journal.look_up(uri, keys.lazy()).collect(engine="streaming"))
+    known = rows.drop(COMPLETIONS).join(found.drop("segment"), on="request_key", how="inner")
+    rest = rows.join(found, on="request_key", how="anti")
+    return pl.concat([rest, known.select(rows.columns)]).sort("plan_row")

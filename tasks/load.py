@@ -1,0 +1,134 @@
+"""Step 4: the judged rows of a partition become visible, all at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import polars as pl
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from tasks.clients import storage, table
+from tasks.clients.lease import hold_lease
+from tasks.core.errors import RejectedError
+from tasks.core.judging import find_duplicates, mark_duplicates, pair_columns, rejected_columns
+from tasks.core.report import RunReport, headline
+from tasks.core.requests import Order, Plan, Shard
+from tasks.core.summary import summarise
+from tasks.policy import is_transient
+from tasks.progress import progress
+
+# Below this many judged rows a share of rejected ones says nothing.
+ENOUGH_ROWS = 20
+
+
+@dataclass(frozen=True)
+class _Published:
+    """Where the partition stands: the pairs table's version and its files."""
+
+    version: int | None = None
+    files: tuple[str, ...] = ()
+
+
+@task(
+    name="load",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunReport:
+    """Publish the judged rows of `shards` as the partition of `order`, and write the report.
+
+    Duplicates are decided here, over the whole partition. One commit to the
+    rejected table, then one to the pairs table, under the publish lease. A
+    preview and a run that planned nothing publish nothing.
+
+    Returns:
+        The report, as written to runs/.
+
+    Raises:
+        RejectedError: More rows were rejected than `max_rejected_share`; nothing is published.
+        StorageError: A table does not take the commit.
+    """
+    progress.begin("load")
+    if not plan.requests:
+        return _report(order, summarise(order, plan, None), _now_published(order), published=False)
+    judged = storage.scan_frames([shard.uri for shard in shards])
+    if order.limit:
+        report = _report(order, summarise(order, plan, _decide(order, judged)), _Published(), published=False)
+        storage.delete_prefix(order.staging)
+        return report
+    with hold_lease(order.layout.lease, order.run_id):
+        decided = _decide(order, judged)
+        figures = summarise(order, plan, decided)
+        if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
+            raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
+        _commit(order, plan, decided)
+    report = _report(order, figures, _now_published(order), published=True)
+    storage.delete_prefix(order.staging)
+    get_run_logger().info("%s", headline(report))
+    return report
+
+
+def _decide(order: Order, judged: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the judged rows with the duplicates among them, and of pairs that stay published."""
+    kept = _pairs_that_stay(order)
+    return mark_duplicates(judged, find_duplicates(judged, kept))
+
+
+def _pairs_that_stay(order: Order) -> pl.LazyFrame | None:
+    if order.on_published == "redo":
+        return None
+    return table.scan(table.open_table(order.layout.pairs), order.partition)
+
+
+def _commit(order: Order, plan: Plan, decided: pl.LazyFrame) -> None:
+    accepted = pl.col("reasons").list.len() == 0
+    redo = order.on_published == "redo"
+    rejected = decided.filter(~accepted).select(rejected_columns(plan.source_columns))
+    before = table.scan(table.open_table(order.layout.rejected), order.partition)
+    if before is not None and not redo:
+        # A request that is judged anew has one row, not two.
+        rest = before.join(decided.select("request_key"), on="request_key", how="anti")
+        rejected = pl.concat([rest, rejected], how="diagonal_relaxed")
+    commit: dict[str, Any] = {"partition": order.partition, "run_id": order.run_id}
+    table.publish(order.layout.rejected, rejected, overwrite=True, **commit)
+    pairs = decided.filter(accepted).select(pair_columns(plan.source_columns))
+    table.publish(order.layout.pairs, pairs, overwrite=redo, **commit)
+
+
+def _now_published(order: Order) -> _Published:
+    pairs = table.open_table(order.layout.pairs)
+    if pairs is None:
+        return _Published()
+    return _Published(pairs.version(), tuple(table.partition_files(pairs, order.partition)))
+
+
+def _report(order: Order, figures: dict[str, Any], now: _Published, *, published: bool) -> RunReport:
+    finished_at = datetime.now(timezone.utc)
+    report = RunReport(
+        **figures,
+        published=published,
+        pairs_uri=order.layout.pairs,
+        pairs_version=now.version,
+        files=list(now.files),
+        started_at=order.started_at,
+        finished_at=finished_at,
+        seconds=round((finished_at - order.started_at).total_seconds(), 3),
+    )
+    storage.write_bytes(order.layout.report(order.run_id), report.model_dump_json(indent=1).encode())
+    return report
+
+
+def _too_many_rejected(report: RunReport, order: Order) -> RejectedError:
+    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in list(report.reasons.items())[:5])
+    return RejectedError(
+        f"{report.rejected / report.judged:.0%} of {report.judged:,} rows were rejected, above the allowed "
+        f"{order.max_rejected_share:.0%} ({reasons}). Nothing was published; every paid completion is kept. "
+        f"Read {order.staging}/judged/ (column reasons), then raise --max-rejected-share "
+        "or change the model, and run again."
+    )

@@ -1,0 +1,35 @@
+"""How far this process's run is: plain counters that a display may poll.
+
+Nothing waits for it and nothing depends on it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """The step a run is in and its requests done so far; `started` is monotonic, in seconds.
+
+    `count` gives requests that are done beyond `done`, as they happen.
+    """
+
+    step: str = "start"
+    total: int = 0
+    cached: int = 0
+    started: float = field(default_factory=time.monotonic)
+    paid: Callable[[], int] = lambda: 0
+
+    @property
+    def done(self) -> int:
+        """Requests that have a completion, from the journal or paid."""
+        return min(self.total, self.cached + self.paid())
+
+    def begin(self, step: str, total: int = 0) -> None:
+        """Note that the run is in `step`, with `total` requests ahead of it."""
+        self.step, self.total, self.cached = step, total, 0
+        self.started, self.paid = time.monotonic(), lambda: 0
+
+
+progress = Progress()
