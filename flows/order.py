@@ -9,7 +9,9 @@ from tasks.core.languages import resolve_languages
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
 from tasks.core.requests import OnPublished, Order, Recipe
 
-STAND_IN = "stand-in"
+# The demo's model and bucket; the one is refused without the other.
+STAND_IN = "pairmill-stand-in"
+DEMO_BUCKET = "pairmill-demo"
 
 
 def place_order(
@@ -41,8 +43,10 @@ def place_order(
     if missing := [name for name, value in given.items() if not value.strip()]:
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise UsageError(f"Missing: {flags}. A run needs a source, a destination and a model_name.")
-    started_at = flow_run.scheduled_start_time or datetime.now(timezone.utc)
-    day = check_partition(partition or default_partition(source, started_at))
+    if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
+        raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
+    scheduled_start = flow_run.scheduled_start_time or datetime.now(timezone.utc)
+    day = check_partition(partition or default_partition(source, scheduled_start))
     return Order(
         run_id=str(flow_run.id),
         started_at=datetime.now(timezone.utc),

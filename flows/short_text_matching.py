@@ -6,6 +6,7 @@ Prefect makes the form in its UI from the signature and docstring below, and
 `flows.run` makes the command line from the same two.
 """
 
+from functools import partial
 from typing import Annotated
 
 from prefect import flow
@@ -16,13 +17,12 @@ from flows.order import place_order
 from tasks.core.languages import LanguageName
 from tasks.core.report import RunReport
 from tasks.core.requests import OnPublished
-
-SHARDS_IN_FLIGHT = 3
+from tasks.window import STEPS_IN_FLIGHT, in_window
 
 
 @flow(
     name="short-text-matching",
-    task_runner=ThreadPoolTaskRunner(max_workers=2 * SHARDS_IN_FLIGHT),
+    task_runner=ThreadPoolTaskRunner(max_workers=2 * STEPS_IN_FLIGHT),
     validate_parameters=True,
 )
 def generate_short_text_pairs(
@@ -75,7 +75,6 @@ def generate_short_text_pairs(
     from tasks.load import publish_partition  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
-    from tasks.window import in_window  # noqa: PLC0415
 
     order = place_order(
         source=source,
@@ -98,11 +97,8 @@ def generate_short_text_pairs(
     )
     plan = extract_task_descriptions(order)
     with open_model(order, plan) as model:
-
-        def judge(shard):
-            return validate_pairs.submit(generate_completions.submit(shard, order, model), order)
-
-        judged = list(in_window(plan.shards, judge, SHARDS_IN_FLIGHT))
+        completed = in_window(plan.shards, partial(generate_completions.submit, order=order, model=model))
+        judged = list(in_window(completed, partial(validate_pairs.submit, order=order)))
     report = publish_partition(order, plan, judged)
     show_report(report)
     return report

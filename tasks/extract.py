@@ -24,6 +24,7 @@ SHARD_ROWS = 5_000
 
 @task(
     name="extract",
+    task_run_name="extract descriptions",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

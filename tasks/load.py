@@ -34,6 +34,7 @@ class _Published:
 
 @task(
     name="load",
+    task_run_name="publish partition",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

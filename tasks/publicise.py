@@ -8,7 +8,7 @@ from tasks.core.markdown import report_markdown
 from tasks.core.report import RunReport, reason_rows
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def show_report(report: RunReport) -> None:
     """Keep the report as a Markdown artifact and its reasons as a table artifact."""
     create_markdown_artifact(report_markdown(report), key="run-report", description="What the run did")

@@ -4,6 +4,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+# Enough that the next shard's calls begin before the last of this one are back.
+STEPS_IN_FLIGHT = 3
+
 Item = TypeVar("Item")
 Result = TypeVar("Result", covariant=True)
 
@@ -14,7 +17,9 @@ class Future(Protocol[Result]):
     def result(self) -> Result: ...
 
 
-def in_window(items: Iterable[Item], submit: Callable[[Item], Future[Result]], size: int) -> Iterator[Result]:
+def in_window(
+    items: Iterable[Item], submit: Callable[[Item], Future[Result]], size: int = STEPS_IN_FLIGHT
+) -> Iterator[Result]:
     """Yield the results in the order of `items`, with at most `size` of them in flight."""
     window: deque[Future[Result]] = deque()
     for item in items:

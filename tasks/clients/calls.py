@@ -96,6 +96,7 @@ class ModelClient:
         self._wait(self._drain())
         if self._close_call is not None:
             self._wait(self._close_call())
+        self._wait(self._cancel_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_SECONDS)
         if not self._thread.is_alive():
@@ -140,6 +141,13 @@ class ModelClient:
 
     async def _drain(self) -> None:
         await asyncio.gather(*self._shards, *self._in_flight.values(), return_exceptions=True)
+
+    async def _cancel_rest(self) -> None:
+        """End what a library left running in our loop, before the loop closes."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     async def _complete_all(self, requests: list[Request]) -> list[dict[str, Any]]:
         this = asyncio.current_task()

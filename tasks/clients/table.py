@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -72,21 +71,18 @@ def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwr
             custom_metadata={"run_id": run_id},
             app_transactions=[Transaction(_application(partition), last_publish(table, partition) + 1)],
         )
-        options: dict[str, Any] = {
-            "schema_mode": "merge",
-            "commit_properties": properties,
-            "writer_properties": WriterProperties(compression="ZSTD"),
-        }
-        if overwrite:
-            options["predicate"] = f"partition = '{partition}'"
         try:
             with _table_errors(uri):
-                rows.sink_delta(
+                write_deltalake(
                     uri,
+                    # A stream, in the order of the rows; polars' own sink_delta mixes them.
+                    rows.collect_batches(lazy=True, maintain_order=True, engine="streaming"),
                     mode="overwrite" if overwrite else "append",
+                    predicate=f"partition = '{partition}'" if overwrite else None,
+                    schema_mode="merge",
                     storage_options=storage.object_store_options(),
-                    credential_provider=None,
-                    delta_write_options=options,
+                    commit_properties=properties,
+                    writer_properties=WriterProperties(compression="ZSTD"),
                 )
         except CommitFailedError as error:
             if attempt + 1 == COMMIT_ATTEMPTS:

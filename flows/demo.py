@@ -1,0 +1,167 @@
+"""Everything on this machine: an S3 server, a stand-in model and sample descriptions.
+
+The bucket is kept in a folder between runs, so that a second run pays for nothing.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.order import DEMO_BUCKET, STAND_IN
+from flows.stand_in import SAMPLES
+from tasks.core.errors import PairmillError
+from tasks.core.layout import split_uri
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".demo"
+FOLDER = HOME / "bucket"
+SOURCE = f"s3://{DEMO_BUCKET}/tasks"
+DESTINATION = f"s3://{DEMO_BUCKET}/dataset"
+START_SECONDS = 90.0
+
+
+@contextmanager
+def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
+    """Run both servers inside the block and yield the flow's parameters for them.
+
+    What the bucket holds at the end is kept in `folder`, whatever ended the block.
+    """
+    storage_port, model_port = _free_port(), _free_port()
+    with ExitStack() as stack:
+        stack.enter_context(_alone())
+        storage = stack.enter_context(_server("moto.server", "-H", "127.0.0.1", "-p", str(storage_port)))
+        model = stack.enter_context(_server("flows.stand_in", str(model_port)))
+        stack.enter_context(_environment(f"http://127.0.0.1:{storage_port}"))
+        _wait_for(storage_port, storage)
+        _fill_bucket(folder)
+        stack.callback(_save_bucket, folder)
+        _wait_for(model_port, model)
+        yield {
+            "source": SOURCE,
+            "destination": DESTINATION,
+            "model_name": f"openai/{STAND_IN}",
+            "api_base": f"http://127.0.0.1:{model_port}/v1",
+        }
+
+
+def local_path(uri: str, folder: Path = FOLDER) -> str:
+    """Return where an object of the demo bucket is kept, relative to the current folder if below it."""
+    path = folder / split_uri(uri)[1]
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _fill_bucket(folder: Path) -> None:
+    """Make the bucket and put back what the folder kept, or the sample descriptions."""
+    s3 = _s3()
+    s3.create_bucket(Bucket=DEMO_BUCKET)
+    kept = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in kept:
+        s3.put_object(Bucket=DEMO_BUCKET, Key=path.relative_to(folder).as_posix(), Body=path.read_bytes())
+    if not any(path.is_relative_to(folder / "tasks") for path in kept):
+        rows = [json.loads(line) for line in SAMPLES.read_text(encoding="utf-8").splitlines()]
+        lines = (json.dumps({"task": row["task"], "domain": row["domain"]}, ensure_ascii=False) for row in rows)
+        s3.put_object(Bucket=DEMO_BUCKET, Key="tasks/samples.jsonl", Body="\n".join(lines).encode())
+
+
+def _save_bucket(folder: Path) -> None:
+    """Bring the folder to what the bucket holds, through a new folder so that it is never half."""
+    s3 = _s3()
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=DEMO_BUCKET)
+    for item in (item for page in pages for item in page.get("Contents", [])):
+        path = new / item["Key"]
+        if not path.resolve().is_relative_to(new.resolve()):
+            raise PairmillError(f"The demo bucket holds {item['Key']!r}, which is no place in a folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(s3.get_object(Bucket=DEMO_BUCKET, Key=item["Key"])["Body"].read())
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def _s3() -> Any:
+    import boto3  # noqa: PLC0415  (not for --help)
+
+    return boto3.client("s3")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the folder: two demos would save over each other's bucket."""
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PairmillError("The demo is running already. Wait for it, or end it, and run again.") from error
+        yield
+
+
+@contextmanager
+def _environment(endpoint: str) -> Iterator[None]:
+    """Point the AWS libraries and litellm at the demo; nothing of the user's own is used."""
+    ours = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8),
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "OPENAI_API_KEY": "stand-in",
+        "PAIRMILL_STATE": str(HOME / "state"),
+    }
+    theirs = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+    before = {name: os.environ.pop(name, None) for name in (*ours, *theirs)}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _server(module: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a module as a child process, in a group of its own so that Ctrl-C is not for it."""
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "flows.child", module, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def _wait_for(port: int, child: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while child.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    command = subprocess.list2cmdline(child.args)  # type: ignore[arg-type]
+    raise PairmillError(f"A server of the demo did not start. To see why, run: {command}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

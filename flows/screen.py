@@ -1,0 +1,182 @@
+"""What a person sees in the terminal while a run goes on, and when it has ended."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from tasks.core.markdown import money
+from tasks.core.report import RunReport, reason_rows
+from tasks.progress import progress
+
+LINE_SECONDS = 5.0
+REFRESH_SECONDS = 0.1
+_SAYS = {
+    "start": "Starting Prefect",
+    "extract": "Reading task descriptions",
+    "generate": "Generating pairs",
+    "load": "Publishing",
+}
+
+
+@contextmanager
+def show_progress() -> Iterator[None]:
+    """Show how far the run is inside the block: a bar in a terminal, else a line every few seconds."""
+    ended = threading.Event()
+    show = _show_bar if sys.stdout.isatty() else _show_lines
+    display = threading.Thread(target=show, args=(ended,), name="display", daemon=True)
+    progress.begin("start")
+    display.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        display.join()
+
+
+def _show_bar(ended: threading.Event) -> None:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown, step = bar.add_task(_SAYS["start"], total=None, rate=""), ""
+        while not ended.wait(REFRESH_SECONDS):
+            if progress.step != step:
+                step = progress.step
+                bar.reset(shown, total=progress.total or None, description=_SAYS[step], rate="")
+            bar.update(shown, completed=progress.done, total=progress.total or None, rate=_rate())
+
+
+def _show_lines(ended: threading.Event) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    step, said = "", 0.0
+    while not ended.wait(REFRESH_SECONDS):
+        if progress.step == step and time.monotonic() - said < LINE_SECONDS:
+            continue
+        step, said = progress.step, time.monotonic()
+        figures = f": {progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
+        console.print(f"{_SAYS[step]}{figures}")
+
+
+def _rate() -> str:
+    seconds = time.monotonic() - progress.started
+    return f"{progress.paid() / seconds:,.0f}/s" if progress.paid() and seconds > 0 else ""
+
+
+def _left() -> str:
+    seconds, paid = time.monotonic() - progress.started, progress.paid()
+    return f", {(progress.total - progress.done) * seconds / paid:,.0f} s left" if paid else ""
+
+
+def say_error(message: str) -> None:
+    """Print one error as one line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+
+
+def say(message: str) -> None:
+    """Print one remark on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="dim"))
+
+
+def show_summary(report: RunReport, dataset: str) -> None:
+    """Print what the run did.
+
+    Args:
+        report: The run's report.
+        dataset: URI or local path of the pairs table, as a reader would give it.
+    """
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    parts: list[RenderableType] = [_figures(report)]
+    parts += [Text(change, style="yellow") for change in _notes(report)]
+    console.print(Panel(Group(*parts), title=_title(report), title_align="left", border_style=_colour(report)))
+    if report.reasons:
+        console.print(_reasons(report))
+    if report.samples:
+        console.print(_samples(report))
+    if report.pairs_version is not None:
+        console.print(Text.assemble("The dataset is ", (dataset, "bold"), ". To read it:"))
+        console.print(Text(f'\n    import polars as pl\n    pairs = pl.read_delta("{dataset}")\n    print(pairs)\n'))
+
+
+def _title(report: RunReport) -> str:
+    if not report.requests:
+        return f"{report.partition}: nothing to do"
+    return f"{report.partition}: {'published' if report.published else 'preview, not published'}"
+
+
+def _colour(report: RunReport) -> str:
+    return "green" if report.published or not report.requests else "yellow"
+
+
+def _figures(report: RunReport) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    rows = [
+        ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
+        ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected"),
+        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal, {report.retried:,} repeated"),
+        ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
+        ("cost", money(report.cost_usd), "" if report.cost_usd is not None else "litellm knows no price for this model"),
+        ("seconds", f"{report.seconds:,.1f}", escape(report.model_name)),
+    ]
+    for name, value, remark in rows:
+        grid.add_row(Text(name, style="dim"), Text(value, style="bold"), remark)
+    return grid
+
+
+def _left_out(report: RunReport) -> str:
+    counts = {
+        "served already": report.already_served,
+        "rejected before": report.already_rejected,
+        "repeated": report.repeated,
+        "blank": report.blank,
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def _notes(report: RunReport) -> list[str]:
+    notes = []
+    if not report.requests:
+        notes.append("No call was paid for: what the source holds is served, or was judged before.")
+    if report.shortfall:
+        notes.append(f"{report.shortfall:,} pairs are still missing; another --seed asks for fresh completions.")
+    if report.source_changes:
+        notes.append("The source has changed since the last run of this partition:")
+        notes += [f"  {change}" for change in report.source_changes[:5]]
+    return notes
+
+
+def _reasons(report: RunReport) -> Table:
+    table = Table("reason", "rows", "share", title="Rejected", title_justify="left")
+    for row in reason_rows(report):
+        table.add_row(row["reason"], f"{row['rows']:,}", row["share"])
+    return table
+
+
+def _samples(report: RunReport) -> Table:
+    table = Table("task description", "input", "positive document", title="Sample pairs", title_justify="left")
+    for pair in report.samples:
+        table.add_row(Text(pair.task), Text(pair.input), Text(pair.positive_document))
+    return table
