@@ -8,26 +8,21 @@ import json
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.order import DEMO_BUCKET, STAND_IN
+from flows.servers import ROOT, serve
 from flows.stand_in import SAMPLES
 from tasks.core.errors import PairmillError
 from tasks.core.layout import split_uri
 
-ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 FOLDER = HOME / "bucket"
 SOURCE = f"s3://{DEMO_BUCKET}/tasks"
 DESTINATION = f"s3://{DEMO_BUCKET}/dataset"
-START_SECONDS = 90.0
 
 
 @contextmanager
@@ -36,21 +31,20 @@ def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
 
     What the bucket holds at the end is kept in `folder`, whatever ended the block.
     """
-    storage_port, model_port = _free_port(), _free_port()
     with ExitStack() as stack:
         stack.enter_context(_alone())
-        storage = stack.enter_context(_server("moto.server", "-H", "127.0.0.1", "-p", str(storage_port)))
-        model = stack.enter_context(_server("flows.stand_in", str(model_port)))
-        stack.enter_context(_environment(f"http://127.0.0.1:{storage_port}"))
-        _wait_for(storage_port, storage)
+        storage = stack.enter_context(serve("moto.server", "-H", "127.0.0.1", "-p", "{port}"))
+        model = stack.enter_context(serve("flows.stand_in", "{port}"))
+        stack.enter_context(_environment(storage.url))
+        storage.wait()
         _fill_bucket(folder)
         stack.callback(_save_bucket, folder)
-        _wait_for(model_port, model)
+        model.wait()
         yield {
             "source": SOURCE,
             "destination": DESTINATION,
             "model_name": f"openai/{STAND_IN}",
-            "api_base": f"http://127.0.0.1:{model_port}/v1",
+            "api_base": f"{model.url}/v1",
         }
 
 
@@ -128,40 +122,3 @@ def _environment(endpoint: str) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextmanager
-def _server(module: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a module as a child process, in a group of its own so that Ctrl-C is not for it."""
-    child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "flows.child", module, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def _wait_for(port: int, child: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while child.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    command = subprocess.list2cmdline(child.args)  # type: ignore[arg-type]
-    raise PairmillError(f"A server of the demo did not start. To see why, run: {command}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

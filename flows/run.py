@@ -6,20 +6,23 @@
 
 import inspect
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
-PUBLISHED, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+    from flows.servers import Server
+
+PUBLISHED, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 # Set before Prefect and litellm are imported; what the user has set stays.
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOG": "ERROR",
 }
@@ -31,11 +34,13 @@ DEMO_LINE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1, 2, or 130 after Ctrl-C."""
+    """Run the command line and return its exit code: 0, 1, 2, or 130 after Ctrl-C (143 after SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     debug = "--debug" in given
+    if not debug:
+        warnings.simplefilter("ignore")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "DEBUG" if debug else "CRITICAL")
 
     from cyclopts import CycloptsError  # noqa: PLC0415  (after the environment)
@@ -43,6 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from flows.screen import say_error  # noqa: PLC0415
     from tasks.core.errors import PairmillError  # noqa: PLC0415
 
+    stopped_by = "Ctrl-C"
+
+    def terminate(*_: object) -> None:
+        nonlocal stopped_by
+        stopped_by = "SIGTERM"
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         return _dispatch(given)
     except CycloptsError as error:
@@ -54,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say_error("Stopped by Ctrl-C. What was paid for is kept: run the same command again to go on.")
-        return INTERRUPTED
+        say_error(f"Stopped by {stopped_by}. What was paid for is kept: run the same command again to go on.")
+        return INTERRUPTED if stopped_by == "Ctrl-C" else TERMINATED
     except Exception as error:
         if debug:
             raise
@@ -76,8 +89,11 @@ def _dispatch(given: list[str]) -> int:
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     app.default(generate_short_text_pairs)
+
+    app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default
     def launch(
@@ -105,6 +121,7 @@ def _run(flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> i
     from flows.demo import demo_stack, local_path  # noqa: PLC0415
     from flows.order import place_order  # noqa: PLC0415
     from flows.screen import say, show_progress, show_summary  # noqa: PLC0415
+    from flows.servers import start_prefect_api  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
 
     named = [name for name in NEEDED if parameters.get(name)]
@@ -116,12 +133,14 @@ def _run(flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> i
         bound.apply_defaults()
         place_order(**bound.arguments)  # what cannot be right is refused before Prefect starts
         with show_progress():
-            report = flow(**parameters)
+            report = _start(flow, parameters, start_prefect_api())
         dataset = report.pairs_uri
     else:
         say(DEMO_LINE)
-        with show_progress(), demo_stack() as stack:
-            report = flow(**parameters | stack)
+        with show_progress():
+            server = start_prefect_api()
+            with demo_stack() as stack:
+                report = _start(flow, parameters | stack, server)
         dataset = local_path(report.pairs_uri)
         report = report.model_copy(
             update={"pairs_uri": dataset, "files": [local_path(uri) for uri in report.files]}
@@ -131,6 +150,12 @@ def _run(flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> i
     else:
         show_summary(report, dataset)
     return PUBLISHED
+
+
+def _start(flow: Callable[..., Any], parameters: dict[str, Any], server: "Server | None") -> Any:
+    if server is not None:
+        server.wait()
+    return flow(**parameters)
 
 
 def _explain(error: "CycloptsError") -> str:

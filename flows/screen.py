@@ -136,7 +136,8 @@ def _figures(report: RunReport) -> Table:
     rows = [
         ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
         ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected"),
-        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal, {report.retried:,} repeated"),
+        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
+        ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
         ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
         ("cost", money(report.cost_usd), "" if report.cost_usd is not None else "litellm knows no price for this model"),
         ("seconds", f"{report.seconds:,.1f}", escape(report.model_name)),

@@ -6,13 +6,25 @@ from typing import Protocol, TypeVar
 
 # Enough that the next shard's calls begin before the last of this one are back.
 STEPS_IN_FLIGHT = 3
+WAIT_SECONDS = 0.2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result", covariant=True)
 
 
+class State(Protocol):
+    """How far a step run is."""
+
+    def is_final(self) -> bool: ...
+
+
 class Future(Protocol[Result]):
     """What a submitted step returns."""
+
+    @property
+    def state(self) -> State: ...
+
+    def wait(self, timeout: float | None = None) -> None: ...
 
     def result(self) -> Result: ...
 
@@ -25,6 +37,13 @@ def in_window(
     for item in items:
         window.append(submit(item))
         if len(window) >= size:
-            yield window.popleft().result()
+            yield _await(window.popleft())
     while window:
-        yield window.popleft().result()
+        yield _await(window.popleft())
+
+
+def _await(future: Future[Result]) -> Result:
+    """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end."""
+    while not future.state.is_final():
+        future.wait(WAIT_SECONDS)
+    return future.result()

@@ -201,13 +201,13 @@ class ModelClient:
                 fault = raised
             else:
                 self._limiter.succeeded()
-                return self._keep(request, asdict(reply), time.monotonic() - place, attempts + 1)
+                return self._keep(request, asdict(reply), time.monotonic() - place, attempts + 1, throttles)
             finally:
                 await self._limiter.release()
             if fault.kind == "fatal":
                 raise ModelError(f"{fault.message} {RESUME}")
             if fault.kind == "refused":
-                return self._keep(request, _no_reply(fault.reason), time.monotonic() - place, attempts + 1)
+                return self._keep(request, _no_reply(fault.reason), time.monotonic() - place, attempts + 1, throttles)
             self.retried += 1
             if fault.kind == "throttled":
                 throttles += 1
@@ -217,7 +217,7 @@ class ModelClient:
                 continue
             attempts += 1
             if attempts == ATTEMPTS:
-                return self._give_up(time.monotonic() - place, fault)
+                return self._give_up(time.monotonic() - place, throttles, fault)
             await asyncio.sleep(max(fault.retry_after or 0.0, self._pause(attempts)))
 
     def _pause(self, attempt: int) -> float:
@@ -227,9 +227,9 @@ class ModelClient:
         """
         return random.uniform(0, min(BACKOFF_CEILING_SECONDS, self._backoff * 2**attempt))  # noqa: S311
 
-    def _keep(self, request: Request, reply: dict[str, Any], latency: float, attempts: int) -> dict[str, Any]:
+    def _keep(self, request: Request, reply: dict[str, Any], latency: float, *counts: int) -> dict[str, Any]:
         """Write the reply down, then count it."""
-        completion = _completion(reply, latency, attempts)
+        completion = _completion(reply, latency, *counts)
         self._journal.append(request.key, completion)
         refused = reply["error"] if reply["error"] not in (None, "no_choices") else None
         self.paid += refused is None
@@ -237,11 +237,11 @@ class ModelClient:
         self._trip(refused, reply["error"] or "")
         return completion
 
-    def _give_up(self, latency: float, fault: CallFault) -> dict[str, Any]:
+    def _give_up(self, latency: float, throttles: int, fault: CallFault) -> dict[str, Any]:
         """A call that failed for good today; not in the journal, since a later try may mend it."""
         self.failed += 1
         self._trip(CALL_FAILED, fault.message)
-        return _completion(_no_reply(CALL_FAILED), latency, ATTEMPTS)
+        return _completion(_no_reply(CALL_FAILED), latency, ATTEMPTS, throttles)
 
     def _trip(self, failure: str | None, message: str) -> None:
         why = self._breaker.note(failure)
@@ -249,10 +249,11 @@ class ModelClient:
             raise StoppedError(f"Stopped, since {why} (last: {message}). {RESUME}")
 
 
-def _completion(reply: dict[str, Any], latency: float, attempts: int) -> dict[str, Any]:
+def _completion(reply: dict[str, Any], latency: float, attempts: int, throttled: int) -> dict[str, Any]:
     return reply | {
         "latency_s": latency,
         "attempts": attempts,
+        "throttled": throttled,
         "completed_at": datetime.now(timezone.utc),
     }
 

@@ -28,7 +28,8 @@ REQUESTS: Schema = {
 
 # One row per request that was answered or refused for good. `text` is null where
 # the provider sent none, `error` is the reason of a call that failed for good,
-# `cost_usd` is null when no price is known, `latency_s` is of the last attempt.
+# `cost_usd` is null when no price is known, `latency_s` is of the last attempt, and `throttled` counts
+# the attempts that were told to wait, which `attempts` leaves out.
 COMPLETIONS: Schema = {
     "text": pl.String,
     "finish_reason": pl.String,
@@ -38,6 +39,7 @@ COMPLETIONS: Schema = {
     "cost_usd": pl.Float64,
     "latency_s": pl.Float64,
     "attempts": pl.Int64,
+    "throttled": pl.Int64,
     "error": pl.String,
     "completed_at": UTC_TIME,
 }

@@ -27,7 +27,8 @@ class RunReport(BaseModel):
 
     `descriptions` are distinct ones and `already_served` counts descriptions x
     languages. judged = requests answered or refused for good, and accepted +
-    rejected = judged. `failed` are calls without a reply. Tokens and `cost_usd`
+    rejected = judged. `failed` are calls without a reply,
+    `retried` attempts that were repeated and `throttled` those told to wait. Tokens and `cost_usd`
     (US dollars, null when unknown) are of the calls paid in this run, `seconds` of
     the whole run. `shortfall` are pairs still missing. `files` are the URIs of the
     partition's Parquet files, empty where nothing is published.
@@ -53,6 +54,7 @@ class RunReport(BaseModel):
     paid: int
     failed: int
     retried: int
+    throttled: int
     judged: int
     accepted: int
     rejected: int

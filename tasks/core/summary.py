@@ -42,7 +42,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None) -> dict[str
 
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
-    ("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "input_tokens", "output_tokens"), 0
+    ("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "throttled", "input_tokens", "output_tokens"), 0
 ) | {"cost_usd": 0.0, "reasons": {}, "by_language": {}, "samples": []}
 
 
@@ -61,6 +61,7 @@ def _count(judged: pl.LazyFrame) -> dict[str, Any]:
                 paid=paid.sum(),
                 failed=(fresh & ~replied).sum(),
                 retried=(pl.col("attempts") - 1).filter(fresh).sum(),
+                throttled=pl.col("throttled").filter(fresh).sum(),
                 input_tokens=pl.col("input_tokens").filter(paid).sum(),
                 output_tokens=pl.col("output_tokens").filter(paid).sum(),
                 cost_usd=pl.col("cost_usd").filter(paid).sum(),

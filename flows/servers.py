@@ -1,0 +1,101 @@
+"""Child servers on loopback that end with this process, whatever ends it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import PairmillError
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 120.0
+
+
+@dataclass
+class Server:
+    """A child process that will listen on `port` of 127.0.0.1."""
+
+    child: "subprocess.Popen[bytes]"
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self) -> None:
+        """Wait until it takes connections.
+
+        Raises:
+            PairmillError: It ended, or takes too long; names its command.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self.child.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        command = subprocess.list2cmdline(map(str, self.child.args))  # type: ignore[arg-type]
+        raise PairmillError(f"A server on this machine did not start. To see why, run: {command}")
+
+
+def start(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Server:
+    """Start a server module; {port} in an argument is the port it gets.
+
+    It has a session of its own, so that Ctrl-C is for this process alone.
+    """
+    port = _free_port()
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "flows.child", module, *(argument.format(port=port) for argument in arguments)],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return Server(child, port)
+
+
+@contextmanager
+def serve(module: str, *arguments: str) -> Iterator[Server]:
+    """Run a server module inside the block; see `start`."""
+    server = start(module, *arguments)
+    try:
+        yield server
+    finally:
+        server.child.kill()
+        server.child.communicate()
+
+
+def start_prefect_api() -> Server | None:
+    """Start a Prefect server unless one is configured; None where one is.
+
+    Prefect's own temporary server shares our terminal: it would die of the same
+    Ctrl-C, and the run could not say how it ended. This one lives as long as this
+    process, since Prefect sends its last logs and events while Python exits.
+    """
+    from prefect.context import refresh_global_settings_context  # noqa: PLC0415  (1 s)
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
+
+    if PREFECT_API_URL.value():
+        return None
+    without_interface = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    app = ("--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error")
+    server = start("uvicorn", *app, "--host", "127.0.0.1", "--port", "{port}", environment=without_interface)
+    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
+    refresh_global_settings_context()
+    return server
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
