@@ -1,6 +1,6 @@
 """Runs a module until standard input closes: a child that cannot outlive its parent.
 
-    python -m flows.child moto.server -H 127.0.0.1 -p 5000
+python -m flows.child moto.server -H 127.0.0.1 -p 5000
 """
 
 import os

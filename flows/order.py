@@ -1,6 +1,6 @@
 """From a flow's parameters to the order that its steps carry out."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from prefect.runtime import flow_run
 
@@ -45,11 +45,11 @@ def place_order(
         raise UsageError(f"Missing: {flags}. A run needs a source, a destination and a model_name.")
     if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
         raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
-    scheduled_start = flow_run.scheduled_start_time or datetime.now(timezone.utc)
+    scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     return Order(
         run_id=str(flow_run.id),
-        started_at=datetime.now(timezone.utc),
+        started_at=datetime.now(UTC),
         source=check_uri(source.replace(PARTITION_FIELD, day), "source"),
         destination=check_uri(destination, "destination"),
         partition=day,
@@ -78,5 +78,5 @@ def default_partition(source: str, scheduled_start: datetime) -> str:
     The day of the scheduled start; the day before it, the last complete one, where
     the source holds {partition}.
     """
-    day = scheduled_start.astimezone(timezone.utc).date()
+    day = scheduled_start.astimezone(UTC).date()
     return (day - timedelta(days=1) if PARTITION_FIELD in source else day).isoformat()

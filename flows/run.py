@@ -1,7 +1,7 @@
 """The command line: the flow's own parameters as options.
 
-    python -m flows.run                      the demo, all on this machine
-    python -m flows.run --source s3://...    the real job
+python -m flows.run                      the demo, all on this machine
+python -m flows.run --source s3://...    the real job
 """
 
 import inspect
@@ -142,9 +142,7 @@ def _run(flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> i
             with demo_stack() as stack:
                 report = _start(flow, parameters | stack, server)
         dataset = local_path(report.pairs_uri)
-        report = report.model_copy(
-            update={"pairs_uri": dataset, "files": [local_path(uri) for uri in report.files]}
-        )
+        report = report.model_copy(update={"pairs_uri": dataset, "files": [local_path(uri) for uri in report.files]})
     if output == "json":
         sys.stdout.write(report.model_dump_json() + "\n")
     else:

@@ -139,7 +139,11 @@ def _figures(report: RunReport) -> Table:
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
         ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
         ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
-        ("cost", money(report.cost_usd), "" if report.cost_usd is not None else "litellm knows no price for this model"),
+        (
+            "cost",
+            money(report.cost_usd),
+            "" if report.cost_usd is not None else "litellm knows no price for this model",
+        ),
         ("seconds", f"{report.seconds:,.1f}", escape(report.model_name)),
     ]
     for name, value, remark in rows:

@@ -101,9 +101,9 @@ def _stage_shards(order: Order, requests: int, scratch: Path) -> Iterator[Shard]
     plan = pl.scan_parquet(scratch / "plan-*.parquet")
     known = scratch / "known"
     number = (pl.col("plan_row") // SHARD_ROWS).alias("shard")
-    journal.look_up(
-        order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")
-    ).with_columns(number).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
+    journal.look_up(order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")).with_columns(
+        number
+    ).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
     for shard, first_row in enumerate(range(0, requests, SHARD_ROWS)):
         rows = plan.slice(first_row, SHARD_ROWS).collect()
         files = sorted((known / f"shard={shard}").glob("*.parquet"))

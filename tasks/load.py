@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -110,7 +110,7 @@ def _now_published(order: Order) -> _Published:
 
 
 def _report(order: Order, figures: dict[str, Any], now: _Published, *, published: bool) -> RunReport:
-    finished_at = datetime.now(timezone.utc)
+    finished_at = datetime.now(UTC)
     report = RunReport(
         **figures,
         published=published,

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TypeVar
 
 from tasks.clients.llm import CALL_DEADLINE_SECONDS, Call, CallFault, Reply
@@ -254,7 +254,7 @@ def _completion(reply: dict[str, Any], latency: float, attempts: int, throttled:
         "latency_s": latency,
         "attempts": attempts,
         "throttled": throttled,
-        "completed_at": datetime.now(timezone.utc),
+        "completed_at": datetime.now(UTC),
     }
 
 

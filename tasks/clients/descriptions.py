@@ -9,7 +9,7 @@ import polars as pl
 from tasks.clients import source, storage
 from tasks.core.columns import source_names
 from tasks.core.errors import SourceError
-from tasks.core.planning import number_hashes, normalise
+from tasks.core.planning import normalise, number_hashes
 
 # The parts of a destination that a source around it must not be read from.
 _OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs")

@@ -62,7 +62,7 @@ def find_judged(
             .select("request_key", "language", number=number_hashes(pl.col("description_hash")))
             .join(numbers.lazy(), on="number", how="semi")
             .join(complete.lazy(), on=["number", "language"], how="anti")
-            .select("request_key", accepted=pl.lit(accepted))  # noqa: FBT003
+            .select("request_key", accepted=pl.lit(accepted))
         )
     if not found:
         return pl.DataFrame(schema=JUDGED)
@@ -74,9 +74,7 @@ def _theirs(rows: pl.LazyFrame, order: Order) -> pl.LazyFrame:
     return rows if order.on_published == "add" else rows.filter(pl.col("partition") != order.partition)
 
 
-def find_source_changes(
-    held: list[table.Table], order: Order, objects: list[storage.StoredObject]
-) -> tuple[str, ...]:
+def find_source_changes(held: list[table.Table], order: Order, objects: list[storage.StoredObject]) -> tuple[str, ...]:
     """Say how the source differs from what the last published run of the partition read.
 
     Returns:

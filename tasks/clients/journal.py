@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Self
@@ -59,7 +59,7 @@ class Journal:
         self.uri = uri
         self.lost: PairmillError | None = None
         self._folder = (folder or local_folder()) / "journal"
-        self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
+        self._name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
         self._lock = threading.Lock()
         self._uploading = threading.Lock()
         self._closing = threading.Event()
@@ -164,7 +164,10 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
             buffer = BytesIO()
             frame.write_parquet(buffer)
             segment = f"{journal}/segments/{path.stem}.parquet"
-            if not storage.create_bytes(segment, buffer.getvalue()) and storage.read_frame(segment).height < frame.height:
+            if (
+                not storage.create_bytes(segment, buffer.getvalue())
+                and storage.read_frame(segment).height < frame.height
+            ):
                 raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
         path.unlink(missing_ok=True)
 

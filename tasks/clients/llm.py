@@ -120,14 +120,18 @@ def classify(error: Exception, model_name: str) -> CallFault:
     folded = text.casefold()
     if status == 429 or status == 402:
         if status == 402 or "insufficient_quota" in folded or "exceeded your current quota" in folded:
-            return CallFault("fatal", f"{model_name}: the provider's quota is used up ({said}). Add credit and run again.")
+            return CallFault(
+                "fatal", f"{model_name}: the provider's quota is used up ({said}). Add credit and run again."
+            )
         return CallFault("throttled", said, retry_after=retry_after(error))
     if status == 401 or name == "AuthenticationError" or _misses_key(folded):
         return CallFault("fatal", f"{model_name}: the provider refuses the key ({said}). Set the right API key.")
     if status == 403:
         return CallFault("fatal", f"{model_name}: the key may not use this model ({said}). Use another key or model.")
     if status == 404:
-        return CallFault("fatal", f"{model_name}: no such model or address ({said}). Check --model-name and --api-base.")
+        return CallFault(
+            "fatal", f"{model_name}: no such model or address ({said}). Check --model-name and --api-base."
+        )
     if name == "UnsupportedParamsError":
         return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
     if name == "ContextWindowExceededError":
@@ -166,14 +170,18 @@ def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _misses_key(folded: str) -> bool:
-    return "api_key client option must be set" in folded or "missing credentials" in folded or "missing api key" in folded
+    return (
+        "api_key client option must be set" in folded or "missing credentials" in folded or "missing api key" in folded
+    )
 
 
 def _check_key(litellm: Any, model_name: str, provider: str, api_base: str) -> None:
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""
-        raise ModelError(f"No key for {model_name}: set {' or '.join(missing)}{hint} and run again. Nothing was paid for.")
+        raise ModelError(
+            f"No key for {model_name}: set {' or '.join(missing)}{hint} and run again. Nothing was paid for."
+        )
 
 
 def _read(response: Any) -> Reply:

@@ -30,9 +30,7 @@ def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
     """Return the rows of one pinned table version, or of one of its partitions; None without a table."""
     if table is None:
         return None
-    rows = pl.scan_delta(
-        table, storage_options=storage.object_store_options(), credential_provider=None
-    )
+    rows = pl.scan_delta(table, storage_options=storage.object_store_options(), credential_provider=None)
     return rows if partition is None else rows.filter(pl.col("partition") == partition)
 
 
@@ -86,7 +84,9 @@ def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwr
                 )
         except CommitFailedError as error:
             if attempt + 1 == COMMIT_ATTEMPTS:
-                raise StorageError(f"{uri} does not take the commit: {error}. Nothing of it is visible; run again.") from error
+                raise StorageError(
+                    f"{uri} does not take the commit: {error}. Nothing of it is visible; run again."
+                ) from error
     table = open_table(uri)
     version = _find_commit(table, run_id)
     if version is None:

@@ -127,9 +127,7 @@ def fit_source_columns(
         wanted = published.get(name)
         if wanted is None or dtype == wanted or isinstance(dtype, pl.Null):
             fitted[name] = wanted or storable(dtype)
-        elif dtype.is_integer() and (wanted.is_float() or wanted == pl.Int64):
-            fitted[name] = wanted
-        elif storable(dtype) == wanted:
+        elif (dtype.is_integer() and (wanted.is_float() or wanted == pl.Int64)) or storable(dtype) == wanted:
             fitted[name] = wanted
         else:
             raise SchemaError(

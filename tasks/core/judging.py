@@ -8,7 +8,7 @@ from tasks.core.prompts import PROMPT_HASH
 from tasks.core.requests import Order
 from tasks.core.rules import DUPLICATE, judge, pair_keys
 
-_PARSED = {name: pl.String for name in (*TEXTS, "repair_stage", "problem")}
+_PARSED = dict.fromkeys((*TEXTS, "repair_stage", "problem"), pl.String)
 
 
 def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
@@ -80,5 +80,3 @@ def pair_columns(source_columns: tuple[str, ...]) -> list[str]:
 def rejected_columns(source_columns: tuple[str, ...]) -> list[str]:
     """Return the columns of the rejected table: those of a pair, with reasons and raw text."""
     return [*PAIR, *REJECTION, "finish_reason", *source_columns, *LINEAGE]
-
-

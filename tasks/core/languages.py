@@ -139,10 +139,7 @@ Xhosa|xh|Latin
 Yiddish|yi|Hebrew
 """
 
-LANGUAGES: dict[str, Language] = {
-    row.split("|")[0]: Language(*row.split("|")) for row in _TABLE.strip().splitlines()
-}
-
+LANGUAGES: dict[str, Language] = {row.split("|")[0]: Language(*row.split("|")) for row in _TABLE.strip().splitlines()}
 
 
 def check_language(name: str) -> str:

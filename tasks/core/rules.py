@@ -142,9 +142,7 @@ def judge(pairs: pl.LazyFrame) -> pl.LazyFrame:
     prepared = pairs
     for columns in PREPARED:
         prepared = prepared.with_columns(**columns)
-    reasons = [
-        pl.when(holds.fill_null(value=False)).then(pl.lit(reason)) for reason, holds in RULES.items()
-    ]
+    reasons = [pl.when(holds.fill_null(value=False)).then(pl.lit(reason)) for reason, holds in RULES.items()]
     judged = prepared.with_columns(reasons=pl.concat_list(reasons).list.drop_nulls())
     kept = ("key_input", "key_positive_document")
     return judged.drop(name for columns in PREPARED for name in columns if name not in kept)

@@ -42,7 +42,19 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None) -> dict[str
 
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
-    ("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "throttled", "input_tokens", "output_tokens"), 0
+    (
+        "judged",
+        "accepted",
+        "rejected",
+        "cached",
+        "paid",
+        "failed",
+        "retried",
+        "throttled",
+        "input_tokens",
+        "output_tokens",
+    ),
+    0,
 ) | {"cost_usd": 0.0, "reasons": {}, "by_language": {}, "samples": []}
 
 

@@ -1,0 +1,83 @@
+"""Real parts on loopback, shared by the whole session: S3, a model server, Prefect."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Prefect or litellm: nothing of the user's own is read or written.
+_HOME = tempfile.mkdtemp(prefix="pairmill-tests-")
+os.environ.update(
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_HOME=str(Path(_HOME) / "prefect"),
+    PREFECT_LOGGING_LEVEL="CRITICAL",
+    LITELLM_LOCAL_MODEL_COST_MAP="True",
+    LITELLM_LOG="ERROR",
+    OPENAI_API_KEY="test-key",
+    AWS_ACCESS_KEY_ID="test",
+    AWS_SECRET_ACCESS_KEY="test-secret",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_EC2_METADATA_DISABLED="true",
+    AWS_CONFIG_FILE=str(Path(_HOME) / "aws-config"),
+    AWS_SHARED_CREDENTIALS_FILE=str(Path(_HOME) / "aws-credentials"),
+    PAIRMILL_STATE=str(Path(_HOME) / "state"),
+)
+for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "PREFECT_API_URL"):
+    os.environ.pop(_name, None)
+
+import shutil  # noqa: E402
+
+import boto3  # noqa: E402
+import pytest  # noqa: E402
+
+from flows.servers import serve, start_prefect_api  # noqa: E402
+from tests.model_server import ModelServer  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_home() -> Iterator[None]:
+    yield
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Run an S3 server and point every library at it."""
+    with serve("moto.server", "-H", "127.0.0.1", "-p", "{port}") as server:
+        server.wait()
+        os.environ["AWS_ENDPOINT_URL"] = server.url
+        yield server.url
+        del os.environ["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """Return the URI of a bucket of this test's own."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def _model_server() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
+    """Return the OpenAI-compatible server, with nothing left of the test before."""
+    _model_server.forget()
+    yield _model_server
+    _model_server.forget()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(s3_endpoint: str) -> Iterator[str]:
+    """Run one Prefect server for every flow of the session."""
+    server = start_prefect_api()
+    assert server is not None
+    server.wait()
+    yield f"{server.url}/api"
