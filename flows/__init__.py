@@ -1,0 +1,1 @@
+"""The flows: what Prefect deploys and the command line runs."""

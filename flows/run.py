@@ -99,11 +99,12 @@ def _dispatch(given: list[str]) -> int:
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         output: Literal["text", "json"] = "text",
-        debug: bool = False,
+        debug: bool = False,  # noqa: ARG001  (main reads it before this is parsed)
     ) -> int:
         """Launch the flow.
 
         Args:
+            *tokens: The flow's own options.
             output: json prints the run's report as one JSON object on standard output.
             debug: Show Prefect's log and whole tracebacks.
         """

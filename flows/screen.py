@@ -142,7 +142,7 @@ def _figures(report: RunReport) -> Table:
         (
             "cost",
             money(report.cost_usd),
-            "" if report.cost_usd is not None else "litellm knows no price for this model",
+            "" if report.cost_usd is not None else "litellm has no price for this model",
         ),
         ("seconds", f"{report.seconds:,.1f}", escape(report.model_name)),
     ]

@@ -22,7 +22,7 @@ from tasks.window import STEPS_IN_FLIGHT, in_window
 
 @flow(
     name="short-text-matching",
-    task_runner=ThreadPoolTaskRunner(max_workers=2 * STEPS_IN_FLIGHT),
+    task_runner=ThreadPoolTaskRunner(max_workers=2 * STEPS_IN_FLIGHT),  # type: ignore[arg-type]  # Prefect's own type
     validate_parameters=True,
 )
 def generate_short_text_pairs(

@@ -5,7 +5,7 @@ from typing import Any
 from tasks.clients.storage import TransientStorageError
 
 
-async def is_transient(task: Any, run: Any, state: Any) -> bool:
+async def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a step failed by a hiccup of the storage; nothing else is tried again.
 
     Asynchronous, because a synchronous condition never sees the exception.

@@ -9,24 +9,33 @@ STEPS_IN_FLIGHT = 3
 WAIT_SECONDS = 0.2
 
 Item = TypeVar("Item")
-Result = TypeVar("Result", covariant=True)
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
 class State(Protocol):
     """How far a step run is."""
 
-    def is_final(self) -> bool: ...
+    def is_final(self) -> bool:
+        """Whether it has ended."""
+        ...
 
 
-class Future(Protocol[Result]):
+class Future(Protocol[Result_co]):
     """What a submitted step returns."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> State:
+        """Its newest state."""
+        ...
 
-    def wait(self, timeout: float | None = None) -> None: ...
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most `timeout` seconds."""
+        ...
 
-    def result(self) -> Result: ...
+    def result(self) -> Result_co:
+        """Return what it returned, or raise what it raised."""
+        ...
 
 
 def in_window(

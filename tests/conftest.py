@@ -75,9 +75,9 @@ def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(s3_endpoint: str) -> Iterator[str]:
+def prefect_api(s3_endpoint: str) -> str:
     """Run one Prefect server for every flow of the session."""
     server = start_prefect_api()
     assert server is not None
     server.wait()
-    yield f"{server.url}/api"
+    return f"{server.url}/api"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from tasks.clients.llm import CALL_DEADLINE_SECONDS, Call, CallFault, Reply
 from tasks.clients.pacing import Breaker, Limiter
@@ -33,7 +33,9 @@ class Record(Protocol):
 
     lost: PairmillError | None
 
-    def append(self, request_key: str, completion: dict[str, Any]) -> None: ...
+    def append(self, request_key: str, completion: dict[str, Any]) -> None:
+        """Keep a completion so that it survives this process."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,7 @@ class ModelClient:
         await asyncio.gather(*rest, return_exceptions=True)
 
     async def _complete_all(self, requests: list[Request]) -> list[dict[str, Any]]:
-        this = asyncio.current_task()
-        assert this is not None
+        this = cast("asyncio.Task[Any]", asyncio.current_task())
         self._shards.add(this)
         if self.stopped is not None:
             raise self.stopped

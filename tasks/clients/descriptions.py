@@ -105,7 +105,7 @@ def _unite(known: pl.DataFrame, more: pl.DataFrame, uri: str) -> pl.DataFrame:
                 pl.concat([known.select(name), more.select(name)], how="vertical_relaxed")
             except pl.exceptions.PolarsError as error:
                 raise SourceError(
-                    f"{uri}: column {name!r} is {more.schema[name]}, but {known.schema[name]} in the objects before it. "
+                    f"{uri}: column {name!r} is {more.schema[name]}, but {known.schema[name]} in those before it. "
                     "Give it one type everywhere, and run again."
                 ) from error
     return pl.concat([known, more], how="diagonal_relaxed") if known.width else more

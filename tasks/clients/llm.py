@@ -35,7 +35,7 @@ class Reply:
 
 
 @dataclass
-class CallFault(Exception):
+class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
     """One attempt that brought no reply.
 
     throttled: wait `retry_after` seconds, does not count as an attempt;
@@ -61,7 +61,7 @@ def connect(recipe: Recipe, api_base: str) -> Call:
     """
     litellm = _import_litellm()
     name, provider = check_model(recipe.model_name)
-    _check_key(litellm, recipe.model_name, provider, api_base)
+    _check_key(litellm, recipe.model_name, api_base)
     takes = litellm.get_supported_openai_params(name, provider) or []
     arguments: dict[str, Any] = {
         "model": recipe.model_name,
@@ -110,36 +110,35 @@ def check_model(model_name: str) -> tuple[str, str]:
     return name, provider
 
 
+_FATAL = {
+    401: "the provider refuses the key ({}). Set the right API key and run again.",
+    402: "the provider's quota is used up ({}). Add credit and run again.",
+    403: "the key may not use this model ({}). Use another key or model.",
+    404: "no such model or address ({}). Check --model-name and --api-base.",
+}
+_REFUSED = {"ContextWindowExceededError": "context_window", "ContentPolicyViolationError": "content_policy"}
+
+
 def classify(error: Exception, model_name: str) -> CallFault:
-    """Say what one failed attempt means; see the table of faults in the README."""
+    """Say what one failed attempt means; see the README's table of faults."""
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else 500
     text = str(error).strip() or type(error).__name__
     name = type(error).__name__
     said = f"{name}: {text[:300]}"
-    folded = text.casefold()
-    if status == 429 or status == 402:
-        if status == 402 or "insufficient_quota" in folded or "exceeded your current quota" in folded:
-            return CallFault(
-                "fatal", f"{model_name}: the provider's quota is used up ({said}). Add credit and run again."
-            )
-        return CallFault("throttled", said, retry_after=retry_after(error))
-    if status == 401 or name == "AuthenticationError" or _misses_key(folded):
-        return CallFault("fatal", f"{model_name}: the provider refuses the key ({said}). Set the right API key.")
-    if status == 403:
-        return CallFault("fatal", f"{model_name}: the key may not use this model ({said}). Use another key or model.")
-    if status == 404:
-        return CallFault(
-            "fatal", f"{model_name}: no such model or address ({said}). Check --model-name and --api-base."
-        )
+    if status == 429 and _says(text, "insufficient_quota", "exceeded your current quota"):
+        status = 402
+    # A key that is missing surfaces as litellm's own 500, before any request.
+    if name == "AuthenticationError" or _says(text, "client option must be set", "missing credentials"):
+        status = 401
+    if status in _FATAL:
+        return CallFault("fatal", f"{model_name}: {_FATAL[status].format(said)}")
     if name == "UnsupportedParamsError":
         return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
-    if name == "ContextWindowExceededError":
-        return CallFault("refused", said, reason="context_window")
-    if name == "ContentPolicyViolationError":
-        return CallFault("refused", said, reason="content_policy")
+    if status == 429:
+        return CallFault("throttled", said, retry_after=retry_after(error))
     if 400 <= status < 500 and status not in (408, 409):
-        return CallFault("refused", said, reason="bad_request")
+        return CallFault("refused", said, reason=_REFUSED.get(name, "bad_request"))
     return CallFault("transient", said, retry_after=retry_after(error))
 
 
@@ -169,13 +168,12 @@ def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return min(seconds, 3600.0) if seconds > 0 else 0.0
 
 
-def _misses_key(folded: str) -> bool:
-    return (
-        "api_key client option must be set" in folded or "missing credentials" in folded or "missing api key" in folded
-    )
+def _says(text: str, *phrases: str) -> bool:
+    folded = text.casefold()
+    return any(phrase in folded for phrase in phrases)
 
 
-def _check_key(litellm: Any, model_name: str, provider: str, api_base: str) -> None:
+def _check_key(litellm: Any, model_name: str, api_base: str) -> None:
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""
@@ -186,7 +184,7 @@ def _check_key(litellm: Any, model_name: str, provider: str, api_base: str) -> N
 
 def _read(response: Any) -> Reply:
     choice = response.choices[0] if response.choices else None
-    usage = getattr(response, "usage", None)
+    usage: Any = getattr(response, "usage", None)
     told = usage is not None and bool(usage.total_tokens)
     cost = response._hidden_params.get("response_cost") if told else None  # noqa: SLF001  (its only home)
     text = choice.message.content if choice else None

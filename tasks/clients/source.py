@@ -89,7 +89,7 @@ def _read_text(path: Path, uri: str) -> Iterator[pl.DataFrame]:
         first_line += piece.count(b"\n")
 
 
-def _read_csv(path: Path, uri: str) -> Iterator[pl.DataFrame]:
+def _read_csv(path: Path, _uri: str) -> Iterator[pl.DataFrame]:
     if path.stat().st_size:
         yield from _batches(pl.scan_csv(path, infer_schema=False))
 

@@ -90,7 +90,14 @@ def resolve_access() -> Access:
         os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
     )
     encryption = tuple((name, os.environ[name]) for name in _SERVER_SIDE_ENCRYPTION if os.environ.get(name))
-    return Access(frozen.access_key, frozen.secret_key, frozen.token or "", region or "us-east-1", endpoint, encryption)
+    return Access(
+        frozen.access_key or "",
+        frozen.secret_key or "",
+        frozen.token or "",
+        region or "us-east-1",
+        endpoint,
+        encryption,
+    )
 
 
 def object_store_options() -> dict[str, str]:

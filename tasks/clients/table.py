@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -69,14 +70,17 @@ def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwr
             custom_metadata={"run_id": run_id},
             app_transactions=[Transaction(_application(partition), last_publish(table, partition) + 1)],
         )
+        # A stream, in the order of the rows; polars' own sink_delta mixes them.
+        stream: Any = rows.collect_batches(lazy=True, maintain_order=True, engine="streaming")
+        where: Any = (
+            {"mode": "overwrite", "predicate": f"partition = '{partition}'"} if overwrite else {"mode": "append"}
+        )
         try:
             with _table_errors(uri):
                 write_deltalake(
                     uri,
-                    # A stream, in the order of the rows; polars' own sink_delta mixes them.
-                    rows.collect_batches(lazy=True, maintain_order=True, engine="streaming"),
-                    mode="overwrite" if overwrite else "append",
-                    predicate=f"partition = '{partition}'" if overwrite else None,
+                    stream,
+                    **where,
                     schema_mode="merge",
                     storage_options=storage.object_store_options(),
                     commit_properties=properties,

@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Mapping
 
 import polars as pl
+from polars._typing import PolarsDataType
 
 from tasks.core.errors import SchemaError
 
@@ -93,22 +94,21 @@ def source_names(columns: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def storable(dtype: pl.DataType) -> pl.DataType:
+def storable(dtype: PolarsDataType) -> pl.DataType:
     """Return the type that a Delta table stores values of `dtype` as."""
-    match dtype:
+    whole = dtype() if isinstance(dtype, type) else dtype
+    match whole:
         case pl.Null() | pl.Categorical() | pl.Enum() | pl.Time() | pl.Duration() | pl.Int128():
-            return pl.String()
+            whole = pl.String()
         case pl.UInt8() | pl.UInt16() | pl.UInt32() | pl.UInt64():
-            return pl.Int64()
+            whole = pl.Int64()
         case pl.Datetime():
-            return pl.Datetime("us", dtype.time_zone)
-        case pl.Array():
-            return pl.List(storable(_dtype(dtype.inner)))
-        case pl.List():
-            return pl.List(storable(_dtype(dtype.inner)))
+            whole = pl.Datetime("us", whole.time_zone)
+        case pl.Array() | pl.List():
+            whole = pl.List(storable(whole.inner))
         case pl.Struct():
-            return pl.Struct({field.name: storable(_dtype(field.dtype)) for field in dtype.fields})
-    return dtype
+            whole = pl.Struct({field.name: storable(field.dtype) for field in whole.fields})
+    return whole
 
 
 def fit_source_columns(
@@ -136,7 +136,3 @@ def fit_source_columns(
                 "or publish to another destination."
             )
     return fitted
-
-
-def _dtype(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype

@@ -110,8 +110,8 @@ RUNGS: dict[str, Callable[[str], Any]] = {
 
 
 def _as_pair(value: Any, stage: str) -> Parsed:
-    texts = [value.get(name) for name in TEXTS] if isinstance(value, dict) else []
-    if len(texts) != len(TEXTS) or not all(isinstance(text, str) for text in texts):
+    texts = [text for name in TEXTS if isinstance(value, dict) and isinstance(text := value.get(name), str)]
+    if len(texts) != len(TEXTS):
         return Parsed(None, None, stage, "wrong_shape")
     # A lone surrogate has no UTF-8 form; the replacement character is rejected as mojibake.
     clean = [SURROGATES.sub("\ufffd", text).strip() for text in texts]

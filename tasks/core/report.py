@@ -78,7 +78,8 @@ class RunReport(BaseModel):
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests:
-        return f"{report.partition}: nothing to do, {report.already_served:,} of {report.descriptions * len(report.languages):,} are served already"
+        wanted = report.descriptions * len(report.languages)
+        return f"{report.partition}: nothing to do, {report.already_served:,} of {wanted:,} are served already"
     verb = "published" if report.published else "judged, not published:"
     return (
         f"{report.partition}: {verb} {report.accepted:,} pairs, {report.rejected:,} rejected, "

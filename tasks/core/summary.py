@@ -41,21 +41,16 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None) -> dict[str
     return figures | counts | {"shortfall": max(0, plan.wanted - counts["accepted"])}
 
 
-_NOTHING: dict[str, Any] = dict.fromkeys(
-    (
-        "judged",
-        "accepted",
-        "rejected",
-        "cached",
-        "paid",
-        "failed",
-        "retried",
-        "throttled",
-        "input_tokens",
-        "output_tokens",
-    ),
-    0,
-) | {"cost_usd": 0.0, "reasons": {}, "by_language": {}, "samples": []}
+_COUNTS = (
+    *("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "throttled"),
+    *("input_tokens", "output_tokens"),
+)
+_NOTHING: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {
+    "cost_usd": 0.0,
+    "reasons": {},
+    "by_language": {},
+    "samples": [],
+}
 
 
 def _count(judged: pl.LazyFrame) -> dict[str, Any]:
