@@ -75,9 +75,11 @@ def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(s3_endpoint: str) -> str:
+def prefect_api(s3_endpoint: str) -> Iterator[str]:
     """Run one Prefect server for every flow of the session."""
     server = start_prefect_api()
     assert server is not None
     server.wait()
-    return f"{server.url}/api"
+    yield f"{server.url}/api"
+    server.child.kill()
+    server.child.communicate()

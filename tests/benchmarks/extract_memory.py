@@ -75,7 +75,9 @@ def main(sizes: list[int]) -> None:
         s3.create_bucket(Bucket=BUCKET)
         for rows in sizes:
             lines = (
-                json.dumps({"task": f"match a question about topic number {row} with its answer", "id": row, "from": "x"})
+                json.dumps(
+                    {"task": f"match a question about topic number {row} with its answer", "id": row, "from": "x"}
+                )
                 for row in range(rows)
             )
             s3.put_object(Bucket=BUCKET, Key=f"tasks-{rows}/all.jsonl", Body="\n".join(lines).encode())
