@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -95,12 +96,13 @@ async def drip(request: web.Request, sent: dict[str, Any]) -> web.StreamResponse
 
 @dataclass
 class ModelServer:
-    """The server; `prompts` are those of the requests that reached it, in order."""
+    """The server; `prompts` and `times` are those of the requests that reached it, in order."""
 
     latency_seconds: float = 0.0
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     default: Behaviour = good
@@ -112,7 +114,7 @@ class ModelServer:
 
     def forget(self) -> None:
         """Go back to good answers and no requests seen."""
-        self.prompts, self.bodies, self.keys, self._scripts = [], [], [], {}
+        self.prompts, self.bodies, self.keys, self.times, self._scripts = [], [], [], [], {}
         self.default, self.latency_seconds, self.most_in_flight = good, 0.0, 0
 
     @property
@@ -148,6 +150,7 @@ class ModelServer:
         sent = await request.json()
         prompt = sent["messages"][0]["content"]
         self.prompts.append(prompt)
+        self.times.append(time.monotonic())
         self.bodies.append(sent)
         self.keys.append(request.headers.get("Authorization", ""))
         self.in_flight += 1

@@ -154,8 +154,6 @@ class ModelClient:
     async def _complete_all(self, requests: list[Request]) -> list[dict[str, Any]]:
         this = cast("asyncio.Task[Any]", asyncio.current_task())
         self._shards.add(this)
-        if self.stopped is not None:
-            raise self.stopped
         completions: list[dict[str, Any]] = [{} for _ in requests]
         waiting = iter(enumerate(requests))
 
@@ -191,6 +189,9 @@ class ModelClient:
     async def _complete(self, request: Request) -> dict[str, Any]:
         attempts = throttles = 0
         while True:
+            # Also where a cancellation met a reply that had just arrived, which asyncio then lets through.
+            if self.stopped is not None:
+                raise self.stopped
             if self._journal.lost is not None:
                 raise self._journal.lost
             place = await self._limiter.acquire()

@@ -5,6 +5,7 @@ process) and goes to the bucket in Parquet segments every few seconds (survives 
 lost machine). One writer per process; segment names cannot be another's.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -55,8 +56,9 @@ class Journal:
     error of uploads that keep failing, and None while they work.
     """
 
-    def __init__(self, uri: str, folder: Path | None = None) -> None:
+    def __init__(self, uri: str, folder: Path | None = None, *, segment_seconds: float = SEGMENT_SECONDS) -> None:
         self.uri = uri
+        self._segment_seconds = segment_seconds
         self.lost: PairmillError | None = None
         self._folder = (folder or local_folder()) / "journal"
         self._name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
@@ -89,12 +91,24 @@ class Journal:
             self.lost = error
 
     def append(self, request_key: str, completion: Mapping[str, Any]) -> None:
-        """Append one completion; when this returns it survives the process being killed."""
+        """Append one completion; when this returns it survives the process being killed.
+
+        Raises:
+            StorageError: The local folder does not take it.
+        """
         line = json.dumps({"request_key": request_key, **completion}, default=_isoformat).encode() + b"\n"
         with self._lock:
-            if self._file is None:
-                self._file = self._open_file()
-            self._file.write(line)
+            try:
+                self._file = self._file or self._open_file()
+                if self._file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                # A full disk takes a part of the line: it must stay the last one of its file.
+                self._close_file()
+                raise StorageError(
+                    f"{self._folder} cannot be written: {error}. Make room there, or set PAIRMILL_STATE to "
+                    "another folder. What was paid for before is kept; run again."
+                ) from error
             self._bytes += len(line)
             full = self._bytes >= SEGMENT_BYTES
         if full:
@@ -108,9 +122,7 @@ class Journal:
         """
         with self._uploading:
             with self._lock:
-                closed, self._file = self._file, None
-                if closed is not None:
-                    closed.close()
+                self._close_file()
             upload_leftovers(self._folder, self.uri, self._name)
 
     def _open_file(self) -> IO[bytes]:
@@ -122,13 +134,18 @@ class Journal:
         self._bytes, self._opened_at = 0, time.monotonic()
         return file
 
+    def _close_file(self) -> None:
+        closed, self._file = self._file, None
+        if closed is not None:
+            closed.close()
+
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._full.wait(SEGMENT_SECONDS / 4)
+            self._full.wait(self._segment_seconds / 4)
             self._full.clear()
             with self._lock:
                 age = time.monotonic() - self._opened_at if self._file else 0.0
-                due = self._file is not None and (age >= SEGMENT_SECONDS or self._bytes >= SEGMENT_BYTES)
+                due = self._file is not None and (age >= self._segment_seconds or self._bytes >= SEGMENT_BYTES)
             if due or self._failures:
                 self._try_flush()
 

@@ -4,6 +4,7 @@ litellm is imported when a client is opened, never before: it takes seconds.
 """
 
 import email.utils
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -116,7 +117,15 @@ _FATAL = {
     403: "the key may not use this model ({}). Use another key or model.",
     404: "no such model or address ({}). Check --model-name and --api-base.",
 }
-_REFUSED = {"ContextWindowExceededError": "context_window", "ContentPolicyViolationError": "content_policy"}
+# litellm's own classes rest on the wording of the message; the provider's code is surer, and comes first.
+_REFUSED = {
+    "contextwindowexceedederror": "context_window",
+    "context_length_exceeded": "context_window",
+    "contentpolicyviolationerror": "content_policy",
+    "content_policy_violation": "content_policy",
+    "content_filter": "content_policy",
+    "result of our safety system": "content_policy",
+}
 
 
 def classify(error: Exception, model_name: str) -> CallFault:
@@ -126,10 +135,14 @@ def classify(error: Exception, model_name: str) -> CallFault:
     text = str(error).strip() or type(error).__name__
     name = type(error).__name__
     said = f"{name}: {text[:300]}"
-    if status == 429 and _says(text, "insufficient_quota", "exceeded your current quota"):
+    clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()
+    if status == 429 and _says(clues, "insufficient_quota", "exceeded your current quota"):
         status = 402
+    # What litellm makes of a 200 whose body is an error without a status.
+    if _says(clues, "error in response object"):
+        status = 500
     # A key that is missing surfaces as litellm's own 500, before any request.
-    if name == "AuthenticationError" or _says(text, "client option must be set", "missing credentials"):
+    if name == "AuthenticationError" or _says(clues, "client option must be set", "missing credentials"):
         status = 401
     if status in _FATAL:
         return CallFault("fatal", f"{model_name}: {_FATAL[status].format(said)}")
@@ -138,7 +151,8 @@ def classify(error: Exception, model_name: str) -> CallFault:
     if status == 429:
         return CallFault("throttled", said, retry_after=retry_after(error))
     if 400 <= status < 500 and status not in (408, 409):
-        return CallFault("refused", said, reason=_REFUSED.get(name, "bad_request"))
+        reasons = (reason for clue, reason in _REFUSED.items() if clue in clues)
+        return CallFault("refused", said, reason=next(reasons, "bad_request"))
     return CallFault("transient", said, retry_after=retry_after(error))
 
 
@@ -151,26 +165,28 @@ def retry_after(error: Exception) -> float | None:
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Read retry-after-ms or Retry-After (seconds or an HTTP date) at the time `now`."""
-    value = headers.get("retry-after", "").strip()
-    try:
-        if milliseconds := headers.get("retry-after-ms", "").strip():
-            seconds = float(milliseconds) / 1000
-        elif value:
-            seconds = float(value)
-        else:
-            return None
-    except ValueError:
+    readings = (
+        (headers.get("retry-after-ms", ""), _read_milliseconds),
+        (headers.get("retry-after", ""), float),
+        (headers.get("retry-after", ""), lambda date: email.utils.parsedate_to_datetime(date).timestamp() - now),
+    )
+    for value, read in readings:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except ValueError:
-            return None
-    # A wait beyond an hour is a quota that a night cannot outlast; nan compares false.
-    return min(seconds, 3600.0) if seconds > 0 else 0.0
+            seconds = read(value)
+        except (ValueError, OverflowError):
+            continue
+        if not math.isnan(seconds):
+            # A wait beyond an hour is a quota that a night cannot outlast.
+            return min(max(seconds, 0.0), 3600.0)
+    return None
 
 
-def _says(text: str, *phrases: str) -> bool:
-    folded = text.casefold()
-    return any(phrase in folded for phrase in phrases)
+def _read_milliseconds(value: str) -> float:
+    return float(value) / 1000
+
+
+def _says(clues: str, *phrases: str) -> bool:
+    return any(phrase in clues for phrase in phrases)
 
 
 def _check_key(litellm: Any, model_name: str, api_base: str) -> None:

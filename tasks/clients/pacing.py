@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 CUT = 0.7
 # A storm of refusals that lasts this long without one good reply ends the run.
@@ -18,7 +19,8 @@ class Limiter:
     that one call was told holds for all. For use in one event loop.
     """
 
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.ceiling = ceiling
         self.limit = float(ceiling)
         self.in_flight = 0
@@ -31,7 +33,7 @@ class Limiter:
         """Wait for a place and return the time at which it was given."""
         async with self._changed:
             while True:
-                pause = self._paused_until - time.monotonic()
+                pause = self._paused_until - self._clock()
                 if pause > 0:
                     self._changed.release()
                     try:
@@ -40,7 +42,7 @@ class Limiter:
                         await self._changed.acquire()
                 elif self.in_flight < max(1, int(self.limit)):
                     self.in_flight += 1
-                    return time.monotonic()
+                    return self._clock()
                 else:
                     await self._changed.wait()
 
@@ -58,7 +60,7 @@ class Limiter:
 
     def throttled(self, started: float, pause: float) -> bool:
         """Note a call that was throttled; False when patience with the provider is over."""
-        now = time.monotonic()
+        now = self._clock()
         self._paused_until = max(self._paused_until, now + pause)
         if started >= self._cut_at:
             self.limit = max(1.0, self.limit * CUT)

@@ -1,0 +1,240 @@
+import asyncio
+import email.utils
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tasks.clients import llm
+from tasks.clients.llm import CallFault, Reply, parse_retry_after
+from tasks.core.errors import ModelError, UsageError
+from tasks.core.prompts import RESPONSE_SCHEMA
+from tasks.core.requests import Recipe
+from tests.model_server import Behaviour, ModelServer, answer, body, completion, error
+
+PRICED = "openai/gpt-4o-mini"
+NOW = 1_795_478_400.0
+
+
+def ask(server: ModelServer, prompt: str = "a prompt", **recipe: Any) -> Reply:
+    """Send one prompt, exactly once."""
+
+    async def once() -> Reply:
+        call = llm.connect(Recipe(**{"model_name": PRICED, **recipe}), server.api_base)
+        try:
+            return await call(prompt)
+        finally:
+            await llm.disconnect()
+
+    return asyncio.run(once())
+
+
+def fault_of(server: ModelServer, behaviour: Behaviour, **recipe: Any) -> CallFault:
+    """Return the fault of one attempt that `behaviour` meets."""
+    server.default = behaviour
+    with pytest.raises(CallFault) as caught:
+        ask(server, **recipe)
+    assert len(server.prompts) == 1
+    return caught.value
+
+
+def test_a_prompt_is_sent_as_one_user_turn(model_server: ModelServer) -> None:
+    ask(model_server, "match these")
+    assert model_server.bodies[0]["messages"] == [{"role": "user", "content": "match these"}]
+
+
+def test_the_sampling_parameters_are_sent(model_server: ModelServer) -> None:
+    ask(model_server, temperature=0.7, top_p=0.9, max_tokens=77)
+    sent = model_server.bodies[0]
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (0.7, 0.9, 77)
+
+
+def test_the_model_is_asked_for_without_its_provider(model_server: ModelServer) -> None:
+    ask(model_server)
+    assert model_server.bodies[0]["model"] == "gpt-4o-mini"
+
+
+def test_the_key_of_the_environment_is_sent(model_server: ModelServer) -> None:
+    ask(model_server)
+    assert model_server.keys == ["Bearer test-key"]
+
+
+@pytest.mark.parametrize("model_name", [PRICED, "hosted_vllm/some-model"])
+def test_a_structured_recipe_asks_for_its_json_schema(model_server: ModelServer, model_name: str) -> None:
+    ask(model_server, model_name=model_name, structured=True)
+    assert model_server.bodies[0]["response_format"] == RESPONSE_SCHEMA
+
+
+def test_an_unstructured_recipe_asks_for_no_format(model_server: ModelServer) -> None:
+    ask(model_server, structured=False)
+    assert "response_format" not in model_server.bodies[0]
+
+
+def test_a_model_that_takes_no_schema_is_not_asked_for_one(model_server: ModelServer) -> None:
+    ask(model_server, model_name="openai/gpt-3.5-turbo-16k", structured=True)
+    assert "response_format" not in model_server.bodies[0]
+
+
+def test_a_reply_is_read_in_our_words(model_server: ModelServer) -> None:
+    model_server.default = answer("a text", finish_reason="length")
+    reply = ask(model_server)
+    assert reply.cost_usd == pytest.approx(200 * 0.15e-6 + 40 * 0.6e-6)
+    assert reply == Reply(
+        text="a text",
+        finish_reason="length",
+        model_answered="answering-model-1",
+        input_tokens=200,
+        output_tokens=40,
+        cost_usd=reply.cost_usd,
+    )
+
+
+def test_the_cost_of_a_model_without_a_price_is_unknown(model_server: ModelServer) -> None:
+    assert ask(model_server, model_name="openai/no-such-price").cost_usd is None
+
+
+def test_a_reply_without_usage_has_no_tokens_and_no_cost(model_server: ModelServer) -> None:
+    model_server.default = answer("a text", usage=None)
+    reply = ask(model_server)
+    assert (reply.input_tokens, reply.output_tokens, reply.cost_usd) == (None, None, None)
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced(model_server: ModelServer) -> None:
+    model_server.default = answer("a \ud83d half")
+    assert ask(model_server).text == "a \ufffd half"
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a \u2028 line", "nul \0 nul", "🎉", "", "  "])
+def test_a_replys_text_is_not_touched(model_server: ModelServer, text: str) -> None:
+    model_server.default = answer(text)
+    assert ask(model_server).text == text
+
+
+def test_a_missing_key_is_found_before_a_request(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ModelError, match="set OPENAI_API_KEY"):
+        ask(model_server)
+    assert model_server.prompts == []
+
+
+@pytest.mark.parametrize("model_name", ["no-such-provider/model", "model-without-provider", ""])
+def test_an_unknown_provider_is_a_wrong_parameter(model_server: ModelServer, model_name: str) -> None:
+    with pytest.raises(UsageError, match="provider"):
+        ask(model_server, model_name=model_name)
+    assert model_server.prompts == []
+
+
+CODES = {
+    "context_length_exceeded": "context_window",
+    "content_policy_violation": "content_policy",
+    "content_filter": "content_policy",
+    "invalid_value": "bad_request",
+}
+
+
+@pytest.mark.parametrize("model_name", [PRICED, "hosted_vllm/some-model"])
+@pytest.mark.parametrize("code", CODES)
+def test_the_providers_code_says_why_a_request_is_refused(
+    model_server: ModelServer, model_name: str, code: str
+) -> None:
+    fault = fault_of(model_server, error(400, "no", code), model_name=model_name)
+    assert (fault.kind, fault.reason) == ("refused", CODES[code])
+
+
+WORDINGS = {
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.": "context_window",
+    "Your request was rejected as a result of our safety system.": "content_policy",
+    "temperature must be at most 2": "bad_request",
+}
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_without_a_code_the_wording_says_it(model_server: ModelServer, wording: str) -> None:
+    assert fault_of(model_server, error(400, wording)).reason == WORDINGS[wording]
+
+
+@pytest.mark.parametrize("model_name", [PRICED, "hosted_vllm/some-model"])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": "9", "Retry-After-Ms": "1500"}, 1.5),
+        ({}, None),
+    ],
+)
+def test_a_429_carries_the_wait_of_its_headers(
+    model_server: ModelServer, model_name: str, headers: dict[str, str], seconds: float | None
+) -> None:
+    fault = fault_of(model_server, error(429, **headers), model_name=model_name)
+    assert (fault.kind, fault.retry_after) == ("throttled", seconds)
+
+
+def test_a_429_carries_the_wait_of_an_http_date(model_server: ModelServer) -> None:
+    date = email.utils.formatdate(time.time() + 1800, usegmt=True)
+    waits = fault_of(model_server, error(429, **{"Retry-After": date})).retry_after
+    assert waits == pytest.approx(1800, abs=120)
+
+
+def test_a_503_carries_the_wait_of_its_headers(model_server: ModelServer) -> None:
+    fault = fault_of(model_server, error(503, **{"Retry-After": "7"}))
+    assert (fault.kind, fault.retry_after) == ("transient", 7.0)
+
+
+def test_a_fatal_faults_message_names_the_model_and_what_was_said(model_server: ModelServer) -> None:
+    message = fault_of(model_server, error(404, "The model does not exist")).message
+    assert PRICED in message
+    assert "The model does not exist" in message
+    assert "--model-name" in message
+
+
+def test_a_faults_message_never_holds_the_key(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-test")
+    assert "sk-secret" not in fault_of(model_server, error(401, "Incorrect API key provided")).message
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_of_a_megabyte_makes_a_short_message(model_server: ModelServer, status: int) -> None:
+    fault = fault_of(model_server, body(status, "<html>" + "x" * (1 << 20), "text/html"))
+    assert fault.kind == "transient"
+    assert len(fault.message) < 500
+
+
+def test_an_exception_of_an_unknown_kind_is_transient() -> None:
+    assert llm.classify(RuntimeError(), PRICED).kind == "transient"
+
+
+def test_a_completion_answered_for_another_model_keeps_that_name(model_server: ModelServer) -> None:
+    model_server.default = body(200, json.dumps(completion("x", model="gpt-4o-mini-2024-07-18")))
+    assert ask(model_server).model_answered == "gpt-4o-mini-2024-07-18"
+
+
+RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
+    ({}, None),
+    ({"retry-after": "3"}, 3.0),
+    ({"retry-after": " 2.5 "}, 2.5),
+    ({"retry-after": "0"}, 0.0),
+    ({"retry-after-ms": "250"}, 0.25),
+    ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+    ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+    ({"retry-after-ms": "", "retry-after": "9"}, 9.0),
+    ({"retry-after": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
+    ({"retry-after": email.utils.formatdate(NOW - 90, usegmt=True)}, 0.0),
+    ({"retry-after": "-5"}, 0.0),
+    ({"retry-after-ms": "-5"}, 0.0),
+    ({"retry-after": "3600"}, 3600.0),
+    ({"retry-after": "3601"}, 3600.0),
+    ({"retry-after": "inf"}, 3600.0),
+    ({"retry-after": "nan"}, None),
+    ({"retry-after-ms": "nan", "retry-after": "9"}, 9.0),
+    ({"retry-after": "in a while"}, None),
+    ({"retry-after": "Mon, 99 Foo 2026"}, None),
+    ({"retry-after": ""}, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER, ids=str)
+def test_retry_after_is_read_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
+    assert parse_retry_after(headers, NOW) == seconds
