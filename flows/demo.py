@@ -11,17 +11,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from flows.order import DEMO_BUCKET, STAND_IN
 from flows.servers import ROOT, serve
 from flows.stand_in import SAMPLES
 from tasks.core.errors import PairmillError
-from tasks.core.layout import split_uri
 
 HOME = ROOT / ".demo"
 FOLDER = HOME / "bucket"
 SOURCE = f"s3://{DEMO_BUCKET}/tasks"
+Report = TypeVar("Report", bound=BaseModel)
 DESTINATION = f"s3://{DEMO_BUCKET}/dataset"
 
 
@@ -48,10 +50,10 @@ def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
         }
 
 
-def local_path(uri: str, folder: Path = FOLDER) -> str:
-    """Return where an object of the demo bucket is kept, relative to the current folder if below it."""
-    path = folder / split_uri(uri)[1]
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def localise(report: Report, folder: Path = FOLDER) -> Report:
+    """Return `report` with the folder that keeps the demo's bucket in place of its URIs."""
+    path = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return report.model_validate_json(report.model_dump_json().replace(f"s3://{DEMO_BUCKET}/", f"{path.as_posix()}/"))
 
 
 def _fill_bucket(folder: Path) -> None:

@@ -1,50 +1,40 @@
 """From a flow's parameters to the order that its steps carry out."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from prefect.runtime import flow_run
 
 from tasks.core.errors import UsageError
 from tasks.core.languages import resolve_languages
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
-from tasks.core.requests import OnPublished, Order, Recipe
+from tasks.core.requests import Order, Recipe
 
 # The demo's model and bucket; the one is refused without the other.
 STAND_IN = "pairmill-stand-in"
 DEMO_BUCKET = "pairmill-demo"
 
+NEEDED = ("source", "destination", "model_name")
 
-def place_order(
-    *,
-    source: str,
-    destination: str,
-    model_name: str,
-    partition: str,
-    languages: list[str],
-    pairs_per_task: int,
-    on_published: OnPublished,
-    api_base: str,
-    model_revision: str,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    structured_output: bool,
-    concurrency: int,
-    max_rejected_share: float,
-    seed: int,
-    limit: int,
-) -> Order:
+
+def place_order(*, source: str, destination: str, partition: str, languages: list[str], **settings: Any) -> Order:
     """Return the order of this flow run: names checked, partition and languages resolved.
+
+    Args:
+        source: As the flow's.
+        destination: As the flow's.
+        partition: As the flow's.
+        languages: As the flow's.
+        **settings: The flow's other parameters: fields of Recipe and of Order.
 
     Raises:
         UsageError: A parameter is missing or cannot be right.
     """
-    given = {"source": source, "destination": destination, "model_name": model_name}
-    if missing := [name for name, value in given.items() if not value.strip()]:
-        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
-        raise UsageError(f"Missing: {flags}. A run needs a source, a destination and a model_name.")
-    if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
-        raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
+    check_given({"source": source, "destination": destination, "model_name": settings["model_name"]})
+    recipe = Recipe(**{field.name: settings.pop(field.name) for field in fields(Recipe)})
+    check_model_fits(recipe.model_name, destination)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     return Order(
@@ -54,22 +44,30 @@ def place_order(
         destination=check_uri(destination, "destination"),
         partition=day,
         languages=tuple(resolve_languages(languages)),
-        pairs_per_task=pairs_per_task,
-        on_published=on_published,
-        recipe=Recipe(
-            model_name=model_name,
-            model_revision=model_revision,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            structured=structured_output,
-            seed=seed,
-        ),
-        api_base=api_base,
-        concurrency=concurrency,
-        max_rejected_share=max_rejected_share,
-        limit=limit,
+        recipe=recipe,
+        **settings,
     )
+
+
+def check_given(needed: Mapping[str, str]) -> None:
+    """Check that none of the parameters that a flow cannot do without is empty.
+
+    Raises:
+        UsageError: Some are; names all of them.
+    """
+    if missing := [name for name, value in needed.items() if not value.strip()]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
+        raise UsageError(f"Missing: {flags}. A run needs {', '.join(needed)}.")
+
+
+def check_model_fits(model_name: str, destination: str) -> None:
+    """Check that the stand-in, which is no model, writes to the demo's bucket only.
+
+    Raises:
+        UsageError: It would write elsewhere.
+    """
+    if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
+        raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
 
 
 def default_partition(source: str, scheduled_start: datetime) -> str:

@@ -1,15 +1,19 @@
-"""The command line: the flow's own parameters as options.
+"""The command line: the flows' own parameters as options.
 
 python -m flows.run                      the demo, all on this machine
 python -m flows.run --source s3://...    the real job
+python -m flows.run COMMAND ...          another flow, see COMMANDS
 """
 
+import difflib
 import inspect
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
@@ -26,11 +30,32 @@ ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOG": "ERROR",
 }
-NEEDED = ("source", "destination", "model_name")
 DEMO_LINE = (
     "No --source, --destination or --model-name: running the demo, with a stand-in instead of a model "
     "and an S3 server on this machine."
 )
+
+
+@dataclass(frozen=True)
+class Command:
+    """One flow of the command line; each place is module:name, imported when it is needed.
+
+    `check` takes the flow's parameters and refuses what cannot be right before
+    Prefect starts; `show` prints the flow's result for a person.
+    """
+
+    flow: str
+    check: str
+    show: str
+    help: str = ""
+
+
+# By the sub-command's name; the main flow has none.
+COMMANDS = {
+    "": Command(
+        "flows.short_text_matching:generate_short_text_pairs", "flows.order:place_order", "flows.screen:show_summary"
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(given: list[str]) -> int:
     from cyclopts import App, Parameter  # noqa: PLC0415
 
-    from flows.short_text_matching import generate_short_text_pairs  # noqa: PLC0415
-
+    main_command = COMMANDS[""]
     app = App(
         name="python -m flows.run",
         help_flags=["--help", "-h"],
@@ -91,7 +115,10 @@ def _dispatch(given: list[str]) -> int:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    app.default(generate_short_text_pairs)
+    app.default(_find(main_command.flow))
+    for name, command in COMMANDS.items():
+        if name:
+            app.command(command.flow, name=name, help=command.help)
 
     app.meta.suppress_keyboard_interrupt = False
 
@@ -109,45 +136,54 @@ def _dispatch(given: list[str]) -> int:
             debug: Show Prefect's log and whole tracebacks.
         """
         flow, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-        if flow is not generate_short_text_pairs:
-            flow(*bound.args, **bound.kwargs)
-            return PUBLISHED
-        return _run(generate_short_text_pairs, dict(bound.kwargs), output)
+        for command in COMMANDS.values():
+            if flow is _find(command.flow):
+                return _run(command, flow, dict(bound.kwargs), output)
+        flow(*bound.args, **bound.kwargs)  # --help
+        return PUBLISHED
 
     code: int = app.meta(given)
     return code if isinstance(code, int) else PUBLISHED
 
 
-def _run(flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> int:
-    from flows.demo import demo_stack, local_path  # noqa: PLC0415
-    from flows.order import place_order  # noqa: PLC0415
-    from flows.screen import say, show_progress, show_summary  # noqa: PLC0415
+def _find(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _run(command: Command, flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> int:
+    from flows.demo import demo_stack, localise  # noqa: PLC0415
+    from flows.order import NEEDED  # noqa: PLC0415
+    from flows.screen import say, show_progress  # noqa: PLC0415
     from flows.servers import start_prefect_api  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
 
-    named = [name for name in NEEDED if parameters.get(name)]
-    missing = ["--" + name.replace("_", "-") for name in NEEDED if name not in named]
+    signature = inspect.signature(flow)
+    needed = [name for name in NEEDED if name in signature.parameters]
+    named = [name for name in needed if parameters.get(name)]
+    missing = ["--" + name.replace("_", "-") for name in needed if name not in named]
     if named and missing:
-        raise UsageError(f"Missing: {', '.join(missing)}. Name all three for a real run, or none for the demo.")
+        raise UsageError(
+            f"Missing: {', '.join(missing)}. Name all that is needed for a real run, or nothing for the demo."
+        )
     if named:
-        bound = inspect.signature(flow).bind(**parameters)
+        bound = signature.bind(**parameters)
         bound.apply_defaults()
-        place_order(**bound.arguments)  # what cannot be right is refused before Prefect starts
+        _find(command.check)(**bound.arguments)
         with show_progress():
             report = _start(flow, parameters, start_prefect_api())
-        dataset = report.pairs_uri
     else:
         say(DEMO_LINE)
         with show_progress():
             server = start_prefect_api()
             with demo_stack() as stack:
-                report = _start(flow, parameters | stack, server)
-        dataset = local_path(report.pairs_uri)
-        report = report.model_copy(update={"pairs_uri": dataset, "files": [local_path(uri) for uri in report.files]})
+                ours = {name: value for name, value in stack.items() if name in signature.parameters}
+                report = _start(flow, parameters | ours, server)
+        report = localise(report)
     if output == "json":
         sys.stdout.write(report.model_dump_json() + "\n")
     else:
-        show_summary(report, dataset)
+        _find(command.show)(report)
     return PUBLISHED
 
 
@@ -164,10 +200,16 @@ def _explain(error: "CycloptsError") -> str:
 
     cause = error.__cause__
     if isinstance(error, UnusedCliTokensError):
-        return f"{' '.join(error.unused_tokens or [])!r} is neither a sub-command nor an option."
+        given = " ".join(error.unused_tokens or [])
+        return f"{given!r} is neither a sub-command nor an option.{_nearest(given)}"
     if isinstance(cause, ValidationError):
         return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
     return _one_line(str(error))
+
+
+def _nearest(word: str) -> str:
+    near = difflib.get_close_matches(word, [name for name in COMMANDS if name], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _one_line(text: str) -> str:

@@ -101,13 +101,8 @@ def say(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="dim"))
 
 
-def show_summary(report: RunReport, dataset: str) -> None:
-    """Print what the run did.
-
-    Args:
-        report: The run's report.
-        dataset: URI or local path of the pairs table, as a reader would give it.
-    """
+def show_summary(report: RunReport) -> None:
+    """Print what the run did."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     parts: list[RenderableType] = [_figures(report)]
     parts += [Text(change, style="yellow") for change in _notes(report)]
@@ -117,8 +112,10 @@ def show_summary(report: RunReport, dataset: str) -> None:
     if report.samples:
         console.print(_samples(report))
     if report.pairs_version is not None:
-        console.print(Text.assemble("The dataset is ", (dataset, "bold"), ". To read it:"))
-        console.print(Text(f'\n    import polars as pl\n    pairs = pl.read_delta("{dataset}")\n    print(pairs)\n'))
+        console.print(Text.assemble("The dataset is ", (report.pairs_uri, "bold"), ". To read it:"))
+        console.print(
+            Text(f'\n    import polars as pl\n    pairs = pl.read_delta("{report.pairs_uri}")\n    print(pairs)\n')
+        )
 
 
 def _title(report: RunReport) -> str:

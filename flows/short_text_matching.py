@@ -7,14 +7,12 @@ Prefect makes the form in its UI from the signature and docstring below, and
 """
 
 from functools import partial
-from typing import Annotated
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
 
+from flows import parameters as of
 from flows.order import place_order
-from tasks.core.languages import LanguageName
 from tasks.core.report import RunReport
 from tasks.core.requests import OnPublished
 from tasks.window import STEPS_IN_FLIGHT, in_window
@@ -30,20 +28,20 @@ def generate_short_text_pairs(
     source: str = "",
     destination: str = "",
     model_name: str = "",
-    partition: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = "",
-    languages: list[LanguageName] = ["English"],  # noqa: B006  (Prefect's form shows it)
-    pairs_per_task: Annotated[int, Field(ge=1, le=100)] = 1,
+    partition: of.Day = "",
+    languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
+    pairs_per_task: of.PairsPerTask = 1,
     on_published: OnPublished = "add",
     api_base: str = "",
     model_revision: str = "",
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0,
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
-    max_tokens: Annotated[int, Field(ge=16, le=32_768)] = 512,
+    temperature: of.Temperature = 1.0,
+    top_p: of.TopP = 1.0,
+    max_tokens: of.MaxTokens = 512,
     structured_output: bool = True,
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 256,
-    max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    concurrency: of.Concurrency = 256,
+    max_rejected_share: of.Share = 0.5,
     seed: int = 42,
-    limit: Annotated[int, Field(ge=0)] = 0,
+    limit: of.Count = 0,
 ) -> RunReport:
     """Generate short text-matching pairs for every task description of a source, and publish them.
 
@@ -69,6 +67,8 @@ def generate_short_text_pairs(
         seed: Another seed asks for fresh completions; the same one asks for the same again.
         limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.
     """
+    order = place_order(**locals())
+
     # Imported here, so that the form and --help do not wait for polars and deltalake.
     from tasks.extract import extract_task_descriptions  # noqa: PLC0415
     from tasks.generate import generate_completions, open_model  # noqa: PLC0415
@@ -76,25 +76,6 @@ def generate_short_text_pairs(
     from tasks.publicise import show_report  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
-    order = place_order(
-        source=source,
-        destination=destination,
-        model_name=model_name,
-        partition=partition,
-        languages=languages,
-        pairs_per_task=pairs_per_task,
-        on_published=on_published,
-        api_base=api_base,
-        model_revision=model_revision,
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        structured_output=structured_output,
-        concurrency=concurrency,
-        max_rejected_share=max_rejected_share,
-        seed=seed,
-        limit=limit,
-    )
     plan = extract_task_descriptions(order)
     with open_model(order, plan) as model:
         completed = in_window(plan.shards, partial(generate_completions.submit, order=order, model=model))

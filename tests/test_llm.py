@@ -62,17 +62,17 @@ def test_the_key_of_the_environment_is_sent(model_server: ModelServer) -> None:
 
 @pytest.mark.parametrize("model_name", [PRICED, "hosted_vllm/some-model"])
 def test_a_structured_recipe_asks_for_its_json_schema(model_server: ModelServer, model_name: str) -> None:
-    ask(model_server, model_name=model_name, structured=True)
+    ask(model_server, model_name=model_name, structured_output=True)
     assert model_server.bodies[0]["response_format"] == RESPONSE_SCHEMA
 
 
 def test_an_unstructured_recipe_asks_for_no_format(model_server: ModelServer) -> None:
-    ask(model_server, structured=False)
+    ask(model_server, structured_output=False)
     assert "response_format" not in model_server.bodies[0]
 
 
 def test_a_model_that_takes_no_schema_is_not_asked_for_one(model_server: ModelServer) -> None:
-    ask(model_server, model_name="openai/gpt-3.5-turbo-16k", structured=True)
+    ask(model_server, model_name="openai/gpt-3.5-turbo-16k", structured_output=True)
     assert "response_format" not in model_server.bodies[0]
 
 

@@ -73,7 +73,7 @@ def connect(recipe: Recipe, api_base: str) -> Call:
         "timeout": CALL_DEADLINE_SECONDS,
         "drop_params": False,
     }
-    if recipe.structured and "response_format" in takes:
+    if recipe.structured_output and "response_format" in takes:
         arguments["response_format"] = RESPONSE_SCHEMA
     if api_base:
         arguments["api_base"] = api_base

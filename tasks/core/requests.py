@@ -19,7 +19,7 @@ OnPublished = Literal["add", "redo"]
 class Recipe:
     """Everything but the description that decides what a completion is.
 
-    `structured` says whether RESPONSE_SCHEMA is asked for. `api_base` and keys
+    `structured_output` says whether RESPONSE_SCHEMA is asked for. `api_base` and keys
     are not here: where a model is served does not change what it is.
     """
 
@@ -28,13 +28,13 @@ class Recipe:
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 512
-    structured: bool = True
+    structured_output: bool = True
     seed: int = 42
 
     @cached_property
     def canonical(self) -> bytes:
         """The recipe as bytes that are equal for equal recipes only."""
-        schema = RESPONSE_SCHEMA if self.structured else None
+        schema = RESPONSE_SCHEMA if self.structured_output else None
         return json.dumps([TEMPLATE, schema, asdict(self)], sort_keys=True).encode()
 
     @property

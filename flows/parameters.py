@@ -1,0 +1,21 @@
+"""Parameters that several flows share: each is defined here, once.
+
+Prefect's form and the command line take bounds and choices from these types,
+descriptions from the flow's docstring.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.core.languages import LanguageName
+
+Day = Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+Languages = list[LanguageName]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+PairsPerTask = Annotated[int, Field(ge=1, le=100)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+MaxTokens = Annotated[int, Field(ge=16, le=32_768)]
+Concurrency = Annotated[int, Field(ge=1, le=4096)]
