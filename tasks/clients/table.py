@@ -54,7 +54,7 @@ def last_publish(table: Table, partition: str) -> int:
 def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwrite: bool) -> int:
     """Commit `rows` to one partition of the table, at once or not at all, and return the version.
 
-    A commit that lost a race against another partition is tried again, and one
+    The rows' order is not kept. A commit that lost a race against another partition is tried again, and one
     whose reply was lost is recognised by its run id.
 
     Raises:
@@ -70,7 +70,7 @@ def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwr
             custom_metadata={"run_id": run_id},
             app_transactions=[Transaction(_application(partition), last_publish(table, partition) + 1)],
         )
-        # A stream, in the order of the rows; polars' own sink_delta mixes them.
+        # deltalake spreads a stream's frames over the cores: published rows keep no order.
         stream: Any = rows.collect_batches(lazy=True, maintain_order=True, engine="streaming")
         where: Any = (
             {"mode": "overwrite", "predicate": f"partition = '{partition}'"} if overwrite else {"mode": "append"}

@@ -1,0 +1,74 @@
+import polars as pl
+import pytest
+
+from tasks.core.columns import OURS, fit_source_columns, source_names, storable
+from tasks.core.errors import SchemaError
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (["id", "task"], {"id": "id"}),
+        (["input"], {"input": "input_source"}),
+        (["Input"], {"Input": "Input_source"}),
+        (["language", "language_source"], {"language": "language_source", "language_source": "language_source_source"}),
+        (["id", "ID"], {"id": "id", "ID": "ID_source"}),
+        ([], {}),
+    ],
+)
+def test_a_source_column_never_takes_a_name_of_ours(columns: list[str], names: dict[str, str]) -> None:
+    assert source_names(columns) == names
+
+
+def test_every_column_of_ours_is_moved_aside() -> None:
+    assert source_names(sorted(OURS - {"task"})) == {name: f"{name}_source" for name in OURS - {"task"}}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        (pl.UInt64, pl.Int64()),
+        (pl.UInt8(), pl.Int64()),
+        (pl.Null, pl.String()),
+        (pl.Categorical(), pl.String()),
+        (pl.Datetime("ns", "UTC"), pl.Datetime("us", "UTC")),
+        (pl.Int32, pl.Int32()),
+        (pl.List(pl.Null), pl.List(pl.String)),
+        (pl.Array(pl.UInt8, 2), pl.List(pl.Int64)),
+        (pl.Struct({"a": pl.Null}), pl.Struct({"a": pl.String})),
+    ],
+)
+def test_a_type_that_delta_cannot_store_has_one_that_it_can(dtype: pl.DataType, stored: pl.DataType) -> None:
+    assert storable(dtype) == stored
+
+
+FITS = [
+    (pl.Int64(), None, pl.Int64()),
+    (pl.UInt64(), None, pl.Int64()),
+    (pl.Null(), pl.Float64(), pl.Float64()),
+    (pl.Int64(), pl.Float64(), pl.Float64()),
+    (pl.Int32(), pl.Int64(), pl.Int64()),
+    (pl.UInt64(), pl.Int64(), pl.Int64()),
+    (pl.String(), pl.String(), pl.String()),
+]
+CLASHES = [
+    (pl.String(), pl.Int64()),
+    (pl.Float64(), pl.Int64()),
+    (pl.Int64(), pl.String()),
+    (pl.List(pl.Int64), pl.List(pl.String)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "published", "stored"), FITS)
+def test_a_column_takes_the_type_it_is_published_with(
+    dtype: pl.DataType, published: pl.DataType | None, stored: pl.DataType
+) -> None:
+    known = {"x": published} if published is not None else {}
+    assert fit_source_columns({"x": dtype}, known, "s3://b/pairs") == {"x": stored}
+
+
+@pytest.mark.parametrize(("dtype", "published"), CLASHES)
+def test_a_type_clash_names_the_column_and_both_types(dtype: pl.DataType, published: pl.DataType) -> None:
+    with pytest.raises(SchemaError) as caught:
+        fit_source_columns({"x": dtype}, {"x": published}, "s3://b/pairs")
+    assert all(part in str(caught.value) for part in ("'x'", str(dtype), str(published), "s3://b/pairs"))
