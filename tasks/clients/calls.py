@@ -8,20 +8,20 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TypeVar, cast
 
+from tasks.clients.budget import Budget, Price
 from tasks.clients.llm import CALL_DEADLINE_SECONDS, Call, CallFault, Reply
-from tasks.clients.pacing import Breaker, Limiter
+from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter, Place
+from tasks.clients.rates import Rates
 from tasks.core.errors import ModelError, PairmillError, StoppedError
 from tasks.core.rules import CALL_FAILED
 
 ATTEMPTS = 5
-BACKOFF_SECONDS = 1.0
-BACKOFF_CEILING_SECONDS = 60.0
 STOP_SECONDS = 5.0
 RESUME = "What was paid for is kept: run the same command again to go on."
 
@@ -51,6 +51,18 @@ class ModelClient:
 
     A completion is a dict with the columns of COMPLETIONS. Counters are of this
     client's life: `paid` replies, `failed` calls, `retried` attempts.
+
+    Args:
+        open_call: Returns the function that makes one attempt.
+        journal: Keeps completions before they count.
+        concurrency: Most calls in flight.
+        close_call: Awaited in the loop that made the calls, before it ends.
+        rates: The pace of calls; heeds what replies say of rate limits.
+        budget: What the run may cost, None for no limit.
+        price: What a completion's cost is made from, None for what the reply says.
+        deadline_seconds: Of one whole attempt.
+        backoff_seconds: Grows from here, attempt by attempt.
+        patience_seconds: Of refusals without one good reply, before the run stops.
     """
 
     def __init__(
@@ -60,8 +72,12 @@ class ModelClient:
         concurrency: int,
         *,
         close_call: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        rates: Rates | None = None,
+        budget: Budget | None = None,
+        price: Price | None = None,
         deadline_seconds: float = CALL_DEADLINE_SECONDS,
         backoff_seconds: float = BACKOFF_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.paid = 0
         self.failed = 0
@@ -70,8 +86,9 @@ class ModelClient:
         self._open_call, self._close_call = open_call, close_call
         self._journal = journal
         self._concurrency = concurrency
-        self._deadline = deadline_seconds
-        self._backoff = backoff_seconds
+        self._budget, self._price = budget, price
+        self._limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
+        self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
         self._breaker = Breaker()
         self._in_flight: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._shards: set[asyncio.Task[Any]] = set()
@@ -86,11 +103,7 @@ class ModelClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="model", daemon=True)
         self._thread.start()
-        self._limiter = asyncio.run_coroutine_threadsafe(self._make_limiter(), self._loop).result()
         return self
-
-    async def _make_limiter(self) -> Limiter:
-        return Limiter(self._concurrency)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop paying at once: calls in flight are cancelled, what has arrived is kept."""
@@ -187,40 +200,93 @@ class ModelClient:
             del self._in_flight[request.key]
 
     async def _complete(self, request: Request) -> dict[str, Any]:
-        attempts = throttles = 0
+        tries = _Tries()
         while True:
-            # Also where a cancellation met a reply that had just arrived, which asyncio then lets through.
-            if self.stopped is not None:
-                raise self.stopped
-            if self._journal.lost is not None:
-                raise self._journal.lost
             place = await self._limiter.acquire()
             try:
-                reply = await asyncio.wait_for(self._call(request.prompt), self._deadline)
-            except TimeoutError:
-                fault = CallFault("transient", f"no whole reply within {self._deadline:g} seconds")
-            except CallFault as raised:
-                fault = raised
-            else:
-                self._limiter.succeeded()
-                return self._keep(request, asdict(reply), time.monotonic() - place, attempts + 1, throttles)
+                completion = await self._try(request, place, tries)
+            except PairmillError as error:
+                # Before the place is free: nobody else may start now.
+                self.stop(error)
+                raise
             finally:
-                await self._limiter.release()
-            if fault.kind == "fatal":
-                raise ModelError(f"{fault.message} {RESUME}")
-            if fault.kind == "refused":
-                return self._keep(request, _no_reply(fault.reason), time.monotonic() - place, attempts + 1, throttles)
+                self._limiter.release()
+            if completion is not None:
+                return completion
+            await asyncio.sleep(tries.pause)
+
+    async def _try(self, request: Request, place: Place, tries: "_Tries") -> dict[str, Any] | None:
+        """Make one attempt; None where another one is due, after `tries.pause` seconds.
+
+        Raises:
+            ModelError, StoppedError, StorageError: The run is over.
+        """
+        # Also where a cancellation met a reply that had just arrived, which asyncio then lets through.
+        if self.stopped is not None:
+            raise self.stopped
+        if self._journal.lost is not None:
+            raise self._journal.lost
+        try:
+            reply = await self._attempt(request.prompt, place)
+        except CallFault as fault:
+            match fault.kind:
+                case "fatal":
+                    raise ModelError(f"{fault.message} {RESUME}") from None
+                case "refused":
+                    return self._keep(request, _nothing(fault.reason), place, tries)
+                case "throttled":
+                    tries.throttles, tries.pause = tries.throttles + 1, 0.0
+                    self._throttle(place, fault)
+                case "transient":
+                    tries.failures += 1
+                    if tries.failures == ATTEMPTS:
+                        return self._give_up(place, tries, fault)
+                    tries.pause = max(fault.retry_after or 0.0, self._pause(tries.failures))
             self.retried += 1
-            if fault.kind == "throttled":
-                throttles += 1
-                pause = fault.retry_after if fault.retry_after is not None else self._pause(throttles)
-                if not self._limiter.throttled(place, pause):
-                    raise StoppedError(f"The provider has refused every call for too long ({fault.message}). {RESUME}")
-                continue
-            attempts += 1
-            if attempts == ATTEMPTS:
-                return self._give_up(time.monotonic() - place, throttles, fault)
-            await asyncio.sleep(max(fault.retry_after or 0.0, self._pause(attempts)))
+            return None
+        self._limiter.succeeded(place)
+        return self._keep(request, reply, place, tries)
+
+    async def _attempt(self, prompt: str, place: Place) -> Reply:
+        """Make one call within the deadline; whatever comes of it, the ledgers are settled.
+
+        Raises:
+            CallFault: It brought no reply.
+            StoppedError: The budget does not allow it.
+        """
+        reserved = await self._budget.reserve(prompt) if self._budget else 0.0
+        # Cancelled in flight, it may be billed all the same.
+        cost: float | None = None
+        tokens: int | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            try:
+                reply = await asyncio.wait_for(self._call(prompt), self._deadline)
+            except TimeoutError:
+                message = f"no whole reply within {self._deadline:g} seconds"
+                raise CallFault("transient", message, billed=True) from None
+            if self._price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
+                reply = replace(reply, cost_usd=self._price.of(reply.input_tokens, reply.output_tokens))
+            cost, headers = reply.cost_usd, reply.headers
+            tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
+            return reply
+        except CallFault as fault:
+            cost, headers = None if fault.billed else 0.0, fault.headers
+            raise
+        finally:
+            self._limiter.rates.settle(place.tokens, tokens)
+            if headers:
+                self._limiter.rates.heed(headers, time.monotonic(), self._limiter.in_flight - 1)
+            if self._budget:
+                self._budget.settle(reserved, cost)
+
+    def _throttle(self, place: Place, fault: CallFault) -> None:
+        if not self._limiter.throttled(place, fault.retry_after):
+            asks = f", and asks to wait {fault.retry_after:,.0f} seconds" if fault.retry_after else ""
+            raise StoppedError(
+                f"The provider answers every call with a rate limit{asks} ({fault.message}). A run waits "
+                f"{self._patience:,.0f} seconds for one good reply, no longer. {RESUME}"
+            )
 
     def _pause(self, attempt: int) -> float:
         """Exponential backoff with full jitter, in seconds.
@@ -229,21 +295,21 @@ class ModelClient:
         """
         return random.uniform(0, min(BACKOFF_CEILING_SECONDS, self._backoff * 2**attempt))  # noqa: S311
 
-    def _keep(self, request: Request, reply: dict[str, Any], latency: float, *counts: int) -> dict[str, Any]:
+    def _keep(self, request: Request, reply: Reply, place: Place, tries: "_Tries") -> dict[str, Any]:
         """Write the reply down, then count it."""
-        completion = _completion(reply, latency, *counts)
+        completion = _completion(reply, place, tries.failures + 1, tries.throttles)
         self._journal.append(request.key, completion)
-        refused = reply["error"] if reply["error"] not in (None, "no_choices") else None
+        refused = reply.error if reply.error not in (None, "no_choices") else None
         self.paid += refused is None
         self.failed += refused is not None
-        self._trip(refused, reply["error"] or "")
+        self._trip(refused, reply.error or "")
         return completion
 
-    def _give_up(self, latency: float, throttles: int, fault: CallFault) -> dict[str, Any]:
+    def _give_up(self, place: Place, tries: "_Tries", fault: CallFault) -> dict[str, Any]:
         """A call that failed for good today; not in the journal, since a later try may mend it."""
         self.failed += 1
         self._trip(CALL_FAILED, fault.message)
-        return _completion(_no_reply(CALL_FAILED), latency, ATTEMPTS, throttles)
+        return _completion(_nothing(CALL_FAILED), place, tries.failures, tries.throttles)
 
     def _trip(self, failure: str | None, message: str) -> None:
         why = self._breaker.note(failure)
@@ -251,14 +317,30 @@ class ModelClient:
             raise StoppedError(f"Stopped, since {why} (last: {message}). {RESUME}")
 
 
-def _completion(reply: dict[str, Any], latency: float, attempts: int, throttled: int) -> dict[str, Any]:
-    return reply | {
-        "latency_s": latency,
+@dataclass
+class _Tries:
+    """What one request went through so far; `pause` in seconds before the next attempt."""
+
+    failures: int = 0
+    throttles: int = 0
+    pause: float = 0.0
+
+
+def _completion(reply: Reply, place: Place, attempts: int, throttled: int) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "model_answered": reply.model_answered,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "cost_usd": reply.cost_usd,
+        "latency_s": time.monotonic() - place.at,
         "attempts": attempts,
         "throttled": throttled,
+        "error": reply.error,
         "completed_at": datetime.now(UTC),
     }
 
 
-def _no_reply(reason: str) -> dict[str, Any]:
-    return asdict(Reply(None, None, None, None, None, None, reason))
+def _nothing(reason: str) -> Reply:
+    return Reply(None, None, None, None, None, None, reason)

@@ -8,9 +8,10 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tasks.clients.budget import Price
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import SURROGATES
 from tasks.core.prompts import RESPONSE_SCHEMA
@@ -23,7 +24,8 @@ CALL_DEADLINE_SECONDS = 180.0
 class Reply:
     """One reply that was paid for, good or not; None where the provider said nothing.
 
-    `error` is "no_choices" for a reply without a completion.
+    `error` is "no_choices" for a reply without a completion. `headers` are the
+    response's, names in lower case: rate limits are read from them.
     """
 
     text: str | None
@@ -33,6 +35,7 @@ class Reply:
     output_tokens: int | None
     cost_usd: float | None
     error: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass
@@ -41,13 +44,16 @@ class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
 
     throttled: wait `retry_after` seconds, does not count as an attempt;
     transient: try again; refused: this request will never be answered, for
-    `reason`; fatal: no request will be, `message` says what to set.
+    `reason`; fatal: no request will be, `message` says what to set. `billed` says
+    that the provider may have counted the call although its reply did not arrive.
     """
 
     kind: Literal["throttled", "transient", "refused", "fatal"]
     message: str
     reason: str = ""
     retry_after: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    billed: bool = False
 
 
 Call = Callable[[str], Awaitable[Reply]]
@@ -111,6 +117,19 @@ def check_model(model_name: str) -> tuple[str, str]:
     return name, provider
 
 
+def find_price(model_name: str) -> Price | None:
+    """Return the price that litellm knows for the model, None where it knows none."""
+    name, provider = check_model(model_name)
+    for key in (model_name, f"{provider}/{name}", name):
+        told = _import_litellm().model_cost.get(key)
+        if told and str(told.get("litellm_provider", "")).startswith(provider):
+            output = (told.get("output_cost_per_token"), told.get("output_cost_per_reasoning_token"))
+            known = [float(cost) for cost in output if cost is not None]
+            if told.get("input_cost_per_token") is not None and known:
+                return Price(float(told["input_cost_per_token"]), max(known))
+    return None
+
+
 _FATAL = {
     401: "the provider refuses the key ({}). Set the right API key and run again.",
     402: "the provider's quota is used up ({}). Add credit and run again.",
@@ -136,6 +155,7 @@ def classify(error: Exception, model_name: str) -> CallFault:
     name = type(error).__name__
     said = f"{name}: {text[:300]}"
     clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()
+    headers = _error_headers(error)
     if status == 429 and _says(clues, "insufficient_quota", "exceeded your current quota"):
         status = 402
     # What litellm makes of a 200 whose body is an error without a status.
@@ -149,18 +169,19 @@ def classify(error: Exception, model_name: str) -> CallFault:
     if name == "UnsupportedParamsError":
         return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
     if status == 429:
-        return CallFault("throttled", said, retry_after=retry_after(error))
+        return CallFault("throttled", said, retry_after=parse_retry_after(headers, time.time()), headers=headers)
     if 400 <= status < 500 and status not in (408, 409):
         reasons = (reason for clue, reason in _REFUSED.items() if clue in clues)
         return CallFault("refused", said, reason=next(reasons, "bad_request"))
-    return CallFault("transient", said, retry_after=retry_after(error))
+    # A status of the provider's own comes with headers; without them a reply was lost on the way.
+    billed = not headers or status < 400
+    return CallFault("transient", said, retry_after=parse_retry_after(headers, time.time()), billed=billed)
 
 
-def retry_after(error: Exception) -> float | None:
-    """Return the seconds that the provider asked to wait, None where it did not say."""
+def _error_headers(error: Exception) -> dict[str, str]:
     headers = getattr(error, "litellm_response_headers", None)
     headers = headers or getattr(getattr(error, "response", None), "headers", None) or {}
-    return parse_retry_after({str(name).lower(): str(value) for name, value in dict(headers).items()}, time.time())
+    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -202,7 +223,9 @@ def _read(response: Any) -> Reply:
     choice = response.choices[0] if response.choices else None
     usage: Any = getattr(response, "usage", None)
     told = usage is not None and bool(usage.total_tokens)
-    cost = response._hidden_params.get("response_cost") if told else None  # noqa: SLF001  (its only home)
+    hidden = response._hidden_params  # noqa: SLF001  (the only home of both)
+    cost = hidden.get("response_cost") if told else None
+    headers = hidden.get("additional_headers") or {}
     text = choice.message.content if choice else None
     return Reply(
         text=SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None,
@@ -212,6 +235,7 @@ def _read(response: Any) -> Reply:
         output_tokens=usage.completion_tokens if told else None,
         cost_usd=float(cost) if cost is not None else None,
         error=None if choice else "no_choices",
+        headers={name.removeprefix("llm_provider-"): str(value) for name, value in headers.items()},
     )
 
 

@@ -1,73 +1,141 @@
 """How many calls may be in flight, and when a run has seen enough failures."""
 
 import asyncio
+import random
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
+
+from tasks.clients.rates import Rates
 
 CUT = 0.7
+# The first call goes alone, since it may tell that none will do; then so many.
+FIRST_CALLS = 16
+# A limit that was refused is tried again after so many round trips and pauses.
+CALM_ROUND_TRIPS = 12
 # A storm of refusals that lasts this long without one good reply ends the run.
 PATIENCE_SECONDS = 600.0
+BACKOFF_SECONDS = 1.0
+BACKOFF_CEILING_SECONDS = 60.0
 FAILURE_STREAK = 20
 EQUAL_REFUSALS = 50
+
+
+class Place(NamedTuple):
+    """Leave to have one call in flight: when it was given, and the tokens it was guessed to take."""
+
+    at: float
+    tokens: float
 
 
 class Limiter:
     """Adaptive concurrency: additive increase, multiplicative decrease (AIMD).
 
-    A throttled call cuts the limit to 0.7 of itself, at most once a round trip;
-    a round trip without one raises it by one, never above `ceiling`. A pause
-    that one call was told holds for all. For use in one event loop.
+    The limit doubles each round trip until a call is throttled. From then on that
+    cuts it to 0.7 of itself, at most once a round trip, and a round trip without
+    it raises it by one, up to just below where the cut was; beyond that only after
+    a calm while. It is never above `ceiling`. A pause that one call was told holds
+    for all, and so does the pace of `rates`. For use in one event loop.
     """
 
-    def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        ceiling: int,
+        rates: Rates | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        backoff_seconds: float = BACKOFF_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rates = rates or Rates()
         self.ceiling = ceiling
-        self.limit = float(ceiling)
+        self.limit = 1.0
         self.in_flight = 0
-        self.throttled_since: float | None = None
-        self._paused_until = 0.0
-        self._cut_at = 0.0
-        self._changed = asyncio.Condition()
+        self._patience, self._backoff, self._clock = patience_seconds, backoff_seconds, clock
+        self._slow_start = True
+        self._round_trip = 0.0
+        self._refused_at = float("inf")
+        self._calm_at = self._cut_at = self._paused_until = 0.0
+        self._storm_since: float | None = None
+        self._cuts = 0
+        self._waiting: deque[asyncio.Future[Place]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def acquire(self) -> float:
-        """Wait for a place and return the time at which it was given."""
-        async with self._changed:
-            while True:
-                pause = self._paused_until - self._clock()
-                if pause > 0:
-                    self._changed.release()
-                    try:
-                        await asyncio.sleep(pause)
-                    finally:
-                        await self._changed.acquire()
-                elif self.in_flight < max(1, int(self.limit)):
-                    self.in_flight += 1
-                    return self._clock()
-                else:
-                    await self._changed.wait()
+    async def acquire(self) -> Place:
+        """Wait for a place, first come, first served."""
+        future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._give_places()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release()
+            raise
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """Give the place back."""
-        async with self._changed:
-            self.in_flight -= 1
-            self._changed.notify(2)
+        self.in_flight -= 1
+        if self._slow_start:
+            self.limit = max(self.limit, min(self.ceiling, FIRST_CALLS))
+        self._give_places()
 
-    def succeeded(self) -> None:
-        """Note a call that was not throttled: one more place after a round trip of them."""
-        self.throttled_since = None
-        if self.limit < self.ceiling:
-            self.limit = min(self.ceiling, self.limit + 1 / self.limit)
-
-    def throttled(self, started: float, pause: float) -> bool:
-        """Note a call that was throttled; False when patience with the provider is over."""
+    def succeeded(self, place: Place) -> None:
+        """Note a call that was answered."""
         now = self._clock()
-        self._paused_until = max(self._paused_until, now + pause)
-        if started >= self._cut_at:
+        self._storm_since, self._cuts = None, 0
+        self._round_trip += (now - place.at - self._round_trip) * (0.1 if self._round_trip else 1.0)
+        if self.limit >= self.ceiling or self.in_flight < self.limit / 2:
+            return
+        grown = min(self.ceiling, self.limit + (1.0 if self._slow_start else 1 / self.limit))
+        if int(grown) < self._refused_at or now >= self._calm_at:
+            self.limit = grown
+
+    def throttled(self, place: Place, retry_after: float | None) -> bool:
+        """Note a call that was throttled; False when patience with the provider is over.
+
+        Args:
+            place: The call's.
+            retry_after: Seconds that the provider asked to wait, None where it did not say.
+        """
+        now = self._clock()
+        if self._storm_since is None:
+            self._storm_since = now
+        if place.at >= self._cut_at:
+            self._cuts += 1
+            pause = self._pause() if retry_after is None else retry_after
+            self._refused_at, self._slow_start = int(self.limit), False
+            self._calm_at = now + CALM_ROUND_TRIPS * (self._round_trip + pause)
             self.limit = max(1.0, self.limit * CUT)
             self._cut_at = now
-        if self.throttled_since is None:
-            self.throttled_since = now
-        return now - self.throttled_since < PATIENCE_SECONDS
+        else:
+            pause = retry_after or 0.0
+        self._paused_until = max(self._paused_until, now + pause)
+        return self._paused_until - self._storm_since < self._patience
+
+    def _pause(self) -> float:
+        """Return how long all wait where the provider does not say: not at all at first, as the limit was cut."""
+        longest = min(BACKOFF_CEILING_SECONDS, self._backoff * 2**self._cuts)
+        return random.uniform(0, longest) if self._cuts > 1 else 0.0  # noqa: S311
+
+    def _give_places(self) -> None:
+        while self._waiting and self.in_flight < max(1, int(self.limit)):
+            if self._waiting[0].done():
+                self._waiting.popleft()
+                continue
+            now = self._clock()
+            delay = max(self._paused_until - now, self.rates.delay(now))
+            if delay > 0:
+                self._wake_in(delay)
+                return
+            self.in_flight += 1
+            self._waiting.popleft().set_result(Place(now, self.rates.take(now)))
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_places)
 
 
 class Breaker:

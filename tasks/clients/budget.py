@@ -1,0 +1,72 @@
+"""What a run may cost: a ledger that is asked before each call."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tasks.core.errors import StoppedError
+from tasks.core.prompts import RESPONSE_SCHEMA
+
+# What a provider puts around a prompt: its chat template and the schema.
+AROUND_PROMPT_TOKENS = 256 + len(str(RESPONSE_SCHEMA))
+
+
+class Price(NamedTuple):
+    """US dollars a token."""
+
+    input: float
+    output: float
+
+    def of(self, input_tokens: float, output_tokens: float) -> float:
+        """Return what that many tokens cost."""
+        return input_tokens * self.input + output_tokens * self.output
+
+
+@dataclass
+class Budget:
+    """Lets no call start whose worst case would take the run above `max_cost_usd`.
+
+    `spent` counts replies at their cost, and at their worst case where a reply
+    was lost on the way or did not say what it took. For use in one event loop.
+    """
+
+    max_cost_usd: float
+    price: Price
+    max_tokens: int
+    spent: float = 0.0
+    reserved: float = 0.0
+    in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self._settled = asyncio.Event()
+
+    async def reserve(self, prompt: str) -> float:
+        """Reserve the most that one call can cost, waiting for calls in flight where that is needed.
+
+        Raises:
+            StoppedError: Nothing is in flight and the rest is not enough.
+        """
+        worst = self.worst(prompt)
+        while self.spent + self.reserved + worst > self.max_cost_usd:
+            if not self.in_flight:
+                raise StoppedError(
+                    f"Stopped at ${self.spent:,.4f}: the next call may cost ${worst:,.4f}, which would exceed "
+                    f"the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid for is kept: "
+                    "run the same command again to go on with as much money, or with another --max-cost-usd."
+                )
+            self._settled.clear()
+            await self._settled.wait()
+        self.reserved += worst
+        self.in_flight += 1
+        return worst
+
+    def settle(self, reserved: float, cost_usd: float | None) -> None:
+        """Put what a call did cost in the place of what was reserved for it; None: the whole of it."""
+        self.in_flight -= 1
+        self.reserved = self.reserved - reserved if self.in_flight else 0.0
+        self.spent += reserved if cost_usd is None else cost_usd
+        self._settled.set()
+
+    def worst(self, prompt: str) -> float:
+        """Return the most that a call can cost: no token is shorter than a byte."""
+        return self.price.of(len(prompt.encode()) + AROUND_PROMPT_TOKENS, self.max_tokens)
