@@ -55,6 +55,12 @@ COMMANDS = {
     "": Command(
         "flows.short_text_matching:generate_short_text_pairs", "flows.order:place_order", "flows.screen:show_summary"
     ),
+    "backfill": Command(
+        "flows.backfill:backfill",
+        "flows.backfill:check_backfill",
+        "flows.screen:show_backfill",
+        help="Generate pairs for every day of a range.",
+    ),
 }
 
 

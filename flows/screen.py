@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.markdown import money
 from tasks.core.report import RunReport, reason_rows
 from tasks.progress import progress
@@ -32,6 +33,7 @@ _SAYS = {
     "extract": "Reading task descriptions",
     "generate": "Generating pairs",
     "load": "Publishing",
+    "backfill": "Waiting for the days' runs",
 }
 
 
@@ -116,6 +118,17 @@ def show_summary(report: RunReport) -> None:
         console.print(
             Text(f'\n    import polars as pl\n    pairs = pl.read_delta("{report.pairs_uri}")\n    print(pairs)\n')
         )
+
+
+def show_backfill(report: BackfillReport) -> None:
+    """Print what became of each day."""
+    table = Table("day", "accepted", "rejected", "calls paid", "from the journal", "cost", title_justify="left")
+    for day in report.days:
+        figures = (day.accepted, day.rejected, day.paid, day.cached)
+        table.add_row(day.partition, *(f"{figure or 0:,}" for figure in figures), money(day.cost_usd))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(f"{backfill_headline(report)}.")
 
 
 def _title(report: RunReport) -> str:

@@ -13,16 +13,19 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import parameters as of
 from flows.order import place_order
-from tasks.core.report import RunReport
+from flows.telling import name_run, tell
+from tasks.core.report import RunReport, headline
 from tasks.core.requests import OnPublished
 from tasks.window import STEPS_IN_FLIGHT, in_window
 
 
 @flow(
     name="short-text-matching",
+    flow_run_name=name_run,
     task_runner=ThreadPoolTaskRunner(max_workers=2 * STEPS_IN_FLIGHT),  # type: ignore[arg-type]  # Prefect's own type
     validate_parameters=True,
 )
+@tell(headline)
 def generate_short_text_pairs(
     *,
     source: str = "",

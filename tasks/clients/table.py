@@ -37,7 +37,7 @@ def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
 
 def partition_files(table: DeltaTable, partition: str) -> list[str]:
     """Return the URIs of the Parquet files that a partition consists of."""
-    return sorted(table.file_uris([("partition", "=", partition)]))
+    return sorted(table.file_uris(file_pruning_predicate=[("partition", "=", partition)]))
 
 
 def read_schema(table: Table) -> dict[str, pl.DataType]:

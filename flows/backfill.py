@@ -1,0 +1,99 @@
+"""The main flow once per day of a range, from the UI or the command line."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows import parameters as of
+from flows.order import place_order
+from flows.short_text_matching import generate_short_text_pairs
+from flows.telling import name_run, tell
+from tasks.core.backfill import BackfillReport, backfill_headline, days_between, failed_message, make_report
+from tasks.core.errors import PairmillError
+from tasks.core.layout import PARTITION_FIELD
+from tasks.core.requests import OnPublished
+
+# The deployment whose runs make the days; without it they are made in this process.
+PARTITION_DEPLOYMENT = "short-text-matching/partition"
+# The parameters that are not handed on to a day's run.
+OWN = ("start_date", "end_date", "max_parallel")
+
+
+@flow(name="backfill", flow_run_name=name_run, validate_parameters=True)
+@tell(backfill_headline)
+def backfill(
+    *,
+    start_date: date,
+    end_date: date,
+    on_published: OnPublished = "add",
+    model_name: str = "",
+    languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
+    pairs_per_task: of.PairsPerTask = 1,
+    max_parallel: of.MaxParallel = 2,
+    source: str = "",
+    destination: str = "",
+    api_base: str = "",
+    model_revision: str = "",
+    temperature: of.Temperature = 1.0,
+    top_p: of.TopP = 1.0,
+    max_tokens: of.MaxTokens = 512,
+    structured_output: bool = True,
+    concurrency: of.Concurrency = 256,
+    max_rejected_share: of.Share = 0.5,
+    seed: int = 42,
+) -> BackfillReport:
+    """Generate pairs for every day from start_date to end_date, as the nightly run would.
+
+    Days that are done cost nothing: what a destination holds is not asked for again.
+    A day that fails does not stop the others; cancelling the backfill cancels its days.
+
+    Args:
+        start_date: First day, included.
+        end_date: Last day, included; not in the future (UTC).
+        on_published: add generates what is missing; redo judges each day again, from
+            completions already paid for, and replaces it.
+        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        languages: Languages of the generated texts, as English names, or all.
+        pairs_per_task: Accepted pairs wanted per task description and language.
+        max_parallel: Days at work at once. A source without {partition} has the same
+            descriptions every day, so its days run one after another.
+        source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
+            may hold {partition}. For example s3://bucket/tasks.
+        destination: Prefix that receives the dataset, for example s3://bucket/pairs.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling: share of probability that is drawn from.
+        max_tokens: Most tokens of one completion.
+        structured_output: Ask for a JSON schema where the provider takes one.
+        concurrency: Most calls in flight at once, per day; the limit adapts below it.
+        max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
+        seed: Another seed asks for fresh completions; the same one asks for the same again.
+    """
+    parameters = dict(locals())
+    days = check_backfill(**parameters)
+    shared = {name: value for name, value in parameters.items() if name not in OWN}
+
+    from tasks.partitions import deployment_exists, run_in_process, run_on_deployment  # noqa: PLC0415  (not for --help)
+
+    if deployment_exists(PARTITION_DEPLOYMENT):
+        most = max_parallel if PARTITION_FIELD in source else 1
+        done = run_on_deployment(PARTITION_DEPLOYMENT, days, shared, most)
+    else:
+        done = run_in_process(generate_short_text_pairs, days, shared)
+    if not all(day.done for day in done):
+        raise PairmillError(failed_message(done))
+    return make_report(str(flow_run.id), done)
+
+
+def check_backfill(*, start_date: date, end_date: date, max_parallel: int, **shared: Any) -> list[str]:  # noqa: ARG001
+    """Return the days of a backfill, as YYYY-MM-DD.
+
+    Raises:
+        UsageError: The range or any other parameter cannot be right; no day was begun.
+    """
+    days = days_between(start_date, end_date, datetime.now(UTC).date())
+    place_order(partition=days[0], limit=0, **shared)
+    return days

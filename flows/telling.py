@@ -1,0 +1,52 @@
+"""What Prefect shows of a flow run: its name, and how it ended in one sentence."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import get_run_logger
+from prefect.runtime import deployment, flow_run
+from prefect.states import Completed, Failed
+
+from flows.order import default_partition
+from tasks.core.errors import PairmillError
+
+P = ParamSpec("P")
+Report = TypeVar("Report")
+
+
+def name_run() -> str:
+    """Return the name of this flow run: its deployment and the days it is about, like nightly-2026-11-23."""
+    given = flow_run.parameters
+    if "start_date" in given:
+        days = f"{given['start_date']}-to-{given['end_date']}"
+    else:
+        scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
+        days = given.get("partition") or default_partition(given.get("source", ""), scheduled_start)
+    return f"{deployment.name or flow_run.flow_name}-{days}"
+
+
+def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
+    """Make the headline of a flow's report, or our own error, the message of its final state.
+
+    Prefect takes a returned state as the run's own; to callers the flow still returns
+    its report, or raises.
+    """
+
+    def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
+        @wraps(flow)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Report:
+            state: Any
+            try:
+                report = flow(*args, **kwargs)
+            except PairmillError as error:
+                get_run_logger().error("%s", error)
+                state = Failed(message=str(error), data=error)
+            else:
+                state = Completed(message=headline(report), data=report)
+            return cast("Report", state)
+
+        return run
+
+    return decorate

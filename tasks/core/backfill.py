@@ -1,0 +1,86 @@
+"""A range of days: which they are, what each may cost, and what became of them."""
+
+from datetime import date, timedelta
+
+from pydantic import BaseModel
+
+from tasks.core.errors import UsageError
+
+MOST_DAYS = 366
+
+
+class DayReport(BaseModel):
+    """One day of a backfill.
+
+    `state` is Prefect's name of how its run ended and `message` the run's headline or
+    error. The figures are None where the run left no report; `cost_usd` also where
+    the model has no price.
+    """
+
+    partition: str
+    run_id: str
+    state: str
+    message: str
+    accepted: int | None = None
+    rejected: int | None = None
+    paid: int | None = None
+    cached: int | None = None
+    cost_usd: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the day's run ended well."""
+        return self.state == "Completed"
+
+
+class BackfillReport(BaseModel):
+    """A backfill, its days in order; `accepted` and `paid` count over all of them."""
+
+    run_id: str
+    days: list[DayReport]
+    accepted: int
+    paid: int
+
+
+def days_between(start_date: date, end_date: date, today: date) -> list[str]:
+    """Return every day from `start_date` to `end_date`, both included, as YYYY-MM-DD.
+
+    Raises:
+        UsageError: The range is backwards, longer than MOST_DAYS or reaches beyond `today`.
+    """
+    count = (end_date - start_date).days + 1
+    if count < 1:
+        raise UsageError(f"start_date {start_date} is after end_date {end_date}. Swap them.")
+    if end_date > today:
+        raise UsageError(f"end_date {end_date} is in the future: today is {today} (UTC). Give a day that has begun.")
+    if count > MOST_DAYS:
+        raise UsageError(
+            f"{start_date} to {end_date} are {count:,} days, above {MOST_DAYS}. Check the years, or split."
+        )
+    return [(start_date + timedelta(days=offset)).isoformat() for offset in range(count)]
+
+
+def make_report(run_id: str, days: list[DayReport]) -> BackfillReport:
+    """Return the report of a backfill's days."""
+    return BackfillReport(
+        run_id=run_id,
+        days=days,
+        accepted=sum(day.accepted or 0 for day in days),
+        paid=sum(day.paid or 0 for day in days),
+    )
+
+
+def backfill_headline(report: BackfillReport) -> str:
+    """Say in one sentence how a backfill ended."""
+    return f"{len(report.days):,} days done: {report.accepted:,} pairs accepted, {report.paid:,} calls paid"
+
+
+def failed_message(days: list[DayReport]) -> str:
+    """Name the days that failed, with what stopped the first of them."""
+    failed = [day for day in days if not day.done]
+    names = ", ".join(day.partition for day in failed)
+    first = failed[0]
+    return (
+        f"{len(failed):,} of {len(days):,} days failed: {names}. {first.partition}: {first.message.rstrip('.')}. "
+        "The other days are done; run the same backfill again, they cost nothing."
+    )

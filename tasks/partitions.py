@@ -1,0 +1,119 @@
+"""Runs the main flow for many days: each as a run of a deployment, or in this process."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import Flow, State, get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run as this_run
+from prefect.states import Cancelling
+
+from tasks.clients import storage
+from tasks.core.backfill import DayReport
+from tasks.core.layout import Layout
+from tasks.core.report import RunReport
+from tasks.progress import progress
+
+POLL_SECONDS = 3.0
+
+Parameters = Mapping[str, Any]
+
+
+def deployment_exists(name: str) -> bool:
+    """Whether the server knows a deployment of this name, flow/deployment."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return False
+        return True
+
+
+def run_in_process(flow: "Flow[..., Any]", days: Sequence[str], parameters: Parameters) -> list[DayReport]:
+    """Run `flow` for one day after the other; a day that fails does not stop the next."""
+    return [_run_day(flow, day, parameters) for day in days]
+
+
+def _run_day(flow: "Flow[..., Any]", day: str, parameters: Parameters) -> DayReport:
+    run: Any = flow
+    state: State[Any] = run(partition=day, **parameters, return_state=True)
+    return _day_report(day, str(state.state_details.flow_run_id or ""), state, parameters)
+
+
+def run_on_deployment(name: str, days: Sequence[str], parameters: Parameters, most: int) -> list[DayReport]:
+    """Start one run of the deployment per day, `most` of them at a time, and wait for all.
+
+    Whatever ends this early cancels the runs that are still going on. A retry of the
+    calling run takes up the runs that it started before and starts those that failed anew.
+    """
+    waiting, running = deque(days), dict[str, UUID]()
+    ended: dict[str, DayReport] = {}
+    progress.begin("backfill", len(days))
+    with get_client(sync_client=True) as client:
+        try:
+            while waiting or running:
+                while waiting and len(running) < most:
+                    day = waiting.popleft()
+                    running[day] = _start(name, day, parameters).id
+                time.sleep(POLL_SECONDS)
+                for day, run in _ended(client, running):
+                    del running[day]
+                    ended[day] = _day_report(day, str(run.id), run.state, parameters)
+                    progress.cached = len(ended)
+        finally:
+            _cancel(client, running.values())
+    return [ended[day] for day in days]
+
+
+def _start(name: str, day: str, parameters: Parameters) -> FlowRun:
+    key = f"{this_run.id}/{day}"
+    run = _create(name, day, parameters, key)
+    if this_run.run_count > 1 and run.state is not None and run.state.is_final() and not run.state.is_completed():
+        return _create(name, day, parameters, f"{key}/{this_run.run_count}")
+    return run
+
+
+def _create(name: str, day: str, parameters: Parameters, key: str) -> FlowRun:
+    run = run_deployment(
+        name,
+        parameters={**parameters, "partition": day},
+        flow_run_name=f"{name.rpartition('/')[2]}-{day}",
+        timeout=0,
+        idempotency_key=key,
+        tags=["backfill"],
+    )
+    return cast("FlowRun", run)
+
+
+def _ended(client: SyncPrefectClient, running: Mapping[str, UUID]) -> Iterable[tuple[str, FlowRun]]:
+    """Return the runs that have ended; none while the server cannot be reached."""
+    try:
+        runs = {day: client.read_flow_run(run_id) for day, run_id in running.items()}
+    except httpx.HTTPError:
+        return []
+    return [(day, run) for day, run in runs.items() if run.state is not None and run.state.is_final()]
+
+
+def _cancel(client: SyncPrefectClient, run_ids: Iterable[UUID]) -> None:
+    for run_id in run_ids:
+        client.set_flow_run_state(run_id, Cancelling(message="The backfill that started this run has ended"))
+
+
+def _day_report(day: str, run_id: str, state: "State[Any] | None", parameters: Parameters) -> DayReport:
+    name, message = (state.name, state.message) if state is not None else ("", "")
+    report = DayReport(partition=day, run_id=run_id, state=name or "", message=message or "")
+    found = storage.find_bytes(Layout(parameters["destination"]).report(run_id))
+    if found is None:
+        return report
+    figures = RunReport.model_validate_json(found[0])
+    return report.model_copy(update={name: getattr(figures, name) for name in _FIGURES})
+
+
+_FIGURES = ("accepted", "rejected", "paid", "cached", "cost_usd")

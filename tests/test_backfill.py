@@ -1,0 +1,102 @@
+import inspect
+from datetime import date
+from typing import Any
+
+import pytest
+
+from flows.backfill import OWN, backfill
+from flows.run import main
+from flows.short_text_matching import generate_short_text_pairs
+from tasks.clients import table
+from tasks.core.backfill import MOST_DAYS, BackfillReport, days_between
+from tasks.core.errors import PairmillError, UsageError
+from tests.model_server import ModelServer, error
+from tests.test_flow import lines, put
+
+# What the main flow takes and a backfill does not: it gives the one, and the other publishes nothing.
+PER_DAY = {"partition", "limit"}
+TODAY = date(2026, 11, 24)
+
+RANGES = {
+    "one day": (date(2026, 11, 24), date(2026, 11, 24), 1),
+    "the longest": (date(2025, 11, 24), TODAY, MOST_DAYS),
+    "over a leap day": (date(2024, 2, 28), date(2024, 3, 1), 3),
+    "backwards": (date(2026, 11, 24), date(2026, 11, 23), "is after"),
+    "the future": (date(2026, 11, 24), date(2026, 11, 25), "in the future"),
+    "too long": (date(2025, 11, 23), TODAY, "367 days"),
+}
+
+
+@pytest.mark.parametrize("name", list(RANGES))
+def test_a_range_is_its_days_or_refused_with_a_reason(name: str) -> None:
+    first, last, expected = RANGES[name]
+    if isinstance(expected, int):
+        days = days_between(first, last, TODAY)
+        assert (days[0], days[-1], len(days)) == (first.isoformat(), last.isoformat(), expected)
+    else:
+        with pytest.raises(UsageError, match=str(expected)):
+            days_between(first, last, TODAY)
+
+
+def test_a_backfill_takes_every_parameter_of_the_main_flow_as_it_is_there() -> None:
+    ours, theirs = (dict(inspect.signature(flow).parameters) for flow in (backfill, generate_short_text_pairs))
+    assert set(ours) - set(OWN) == set(theirs) - PER_DAY
+    for name in set(ours) - set(OWN):
+        assert (ours[name].annotation, ours[name].default) == (theirs[name].annotation, theirs[name].default), name
+
+
+@pytest.fixture
+def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Any:
+    def start(first: str, last: str, **parameters: Any) -> BackfillReport:
+        report: BackfillReport = backfill(
+            start_date=date.fromisoformat(first),
+            end_date=date.fromisoformat(last),
+            source=f"{bucket}/tasks/{{partition}}.jsonl",
+            destination=f"{bucket}/out",
+            model_name="openai/x",
+            api_base=model_server.api_base,
+            **parameters,
+        )
+        return report
+
+    return start
+
+
+def published(bucket: str) -> dict[str, int]:
+    rows = table.scan(table.open_table(f"{bucket}/out/pairs"))
+    return {} if rows is None else dict(rows.collect()["partition"].value_counts().iter_rows())
+
+
+def test_a_day_that_fails_stops_no_other_and_days_that_are_done_cost_nothing(
+    run: Any, bucket: str, model_server: ModelServer
+) -> None:
+    days = ("2026-11-01", "2026-11-02")
+    put(bucket, "tasks/2026-11-02.jsonl", lines(30))
+    with pytest.raises(PairmillError, match=r"1 of 2 days failed: 2026-11-01\. 2026-11-01: No task descriptions"):
+        run(*days)
+    assert published(bucket) == {"2026-11-02": 30}
+    put(bucket, "tasks/2026-11-01.jsonl", lines(10).replace("thing", "late thing"))
+    report = run(*days)
+    assert [day.accepted for day in report.days] == [10, 0]
+    redo = run(*days, on_published="redo")
+    assert [day.accepted for day in redo.days] == [10, 30]
+    assert (report.paid, redo.paid, len(model_server.prompts)) == (10, 0, 40)
+
+
+def test_a_provider_that_refuses_fails_every_day_with_its_reason(
+    run: Any, bucket: str, model_server: ModelServer
+) -> None:
+    for day in ("2026-11-01", "2026-11-02"):
+        put(bucket, f"tasks/{day}.jsonl", lines(3))
+    model_server.default = error(401, "wrong key", "invalid_api_key")
+    with pytest.raises(PairmillError, match=r"2 of 2 days failed: 2026-11-01, 2026-11-02\. .* Set the right API key"):
+        run("2026-11-01", "2026-11-02")
+    assert published(bucket) == {}
+
+
+def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--source", "s3://bucket/tasks", "--destination", "s3://bucket/out", "--model-name", "openai/x"]
+    code = main(["backfill", "--start-date", "2026-11-02", "--end-date", "2026-11-01", *given])
+    said = capsys.readouterr().err
+    assert (code, said.count("\n")) == (2, 1)
+    assert "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them." in said
