@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import polars as pl
 from prefect import get_run_logger, task
@@ -11,8 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import journal, llm, storage
+from tasks.clients import journal, storage
 from tasks.clients.calls import ModelClient, Request
+from tasks.clients.lane import open_lane
 from tasks.core.columns import COMPLETIONS
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Plan, Shard
@@ -36,8 +36,9 @@ def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
         yield None
         return
     with journal.Journal(order.layout.journal(order.recipe.recipe_id)) as record:
-        connect = partial(llm.connect, order.recipe, order.api_base)
-        with ModelClient(connect, record, order.concurrency, close_call=llm.disconnect) as model:
+        lane = open_lane(order.recipe, order.api_base)
+        get_run_logger().info("%s lane: %s", lane.name, lane.why)
+        with ModelClient(lambda: lane.call, record, order.concurrency, close_call=lane.close) as model:
             progress.paid = lambda: model.paid + model.failed
             yield model
         get_run_logger().info("%d calls paid, %d attempts repeated", model.paid, model.retried)

@@ -66,10 +66,28 @@ def connect(recipe: Recipe, api_base: str) -> Call:
         UsageError: The model's name has no provider that litellm knows.
         ModelError: The provider's key is not set.
     """
-    litellm = _import_litellm()
-    name, provider = check_model(recipe.model_name)
+    litellm = import_litellm()
     _check_key(litellm, recipe.model_name, api_base)
-    takes = litellm.get_supported_openai_params(name, provider) or []
+    arguments = call_arguments(recipe, api_base)
+
+    async def call(prompt: str) -> Reply:
+        try:
+            response = await litellm.acompletion(messages=[{"role": "user", "content": prompt}], **arguments)
+        except Exception as error:  # litellm raises classes of its own, openai's and aiohttp's
+            raise classify(error, recipe.model_name) from error
+        return read_response(response, response._hidden_params.get("response_cost"))  # noqa: SLF001  (its only home)
+
+    return call
+
+
+def call_arguments(recipe: Recipe, api_base: str) -> dict[str, Any]:
+    """Return what litellm.acompletion is given beside the messages.
+
+    Raises:
+        UsageError: The model's name has no provider that litellm knows.
+    """
+    name, provider = check_model(recipe.model_name)
+    takes = import_litellm().get_supported_openai_params(name, provider) or []
     arguments: dict[str, Any] = {
         "model": recipe.model_name,
         "temperature": recipe.temperature,
@@ -83,20 +101,12 @@ def connect(recipe: Recipe, api_base: str) -> Call:
         arguments["response_format"] = RESPONSE_SCHEMA
     if api_base:
         arguments["api_base"] = api_base
-
-    async def call(prompt: str) -> Reply:
-        try:
-            response = await litellm.acompletion(messages=[{"role": "user", "content": prompt}], **arguments)
-        except Exception as error:  # litellm raises classes of its own, openai's and aiohttp's
-            raise classify(error, recipe.model_name) from error
-        return _read(response)
-
-    return call
+    return arguments
 
 
 async def disconnect() -> None:
     """Close litellm's sessions; call it in the loop that made the calls, before it ends."""
-    litellm = _import_litellm()
+    litellm = import_litellm()
     await litellm.close_litellm_async_clients()
 
 
@@ -106,7 +116,7 @@ def check_model(model_name: str) -> tuple[str, str]:
     Raises:
         UsageError: litellm knows no such provider.
     """
-    litellm = _import_litellm()
+    litellm = import_litellm()
     try:
         name, provider, *_ = litellm.get_llm_provider(model_name)
     except litellm.exceptions.BadRequestError as error:
@@ -121,7 +131,7 @@ def find_price(model_name: str) -> Price | None:
     """Return the price that litellm knows for the model, None where it knows none."""
     name, provider = check_model(model_name)
     for key in (model_name, f"{provider}/{name}", name):
-        told = _import_litellm().model_cost.get(key)
+        told = import_litellm().model_cost.get(key)
         if told and str(told.get("litellm_provider", "")).startswith(provider):
             output = (told.get("output_cost_per_token"), told.get("output_cost_per_reasoning_token"))
             known = [float(cost) for cost in output if cost is not None]
@@ -219,13 +229,12 @@ def _check_key(litellm: Any, model_name: str, api_base: str) -> None:
         )
 
 
-def _read(response: Any) -> Reply:
+def read_response(response: Any, cost: float | None) -> Reply:
+    """Return litellm's response in our words; `cost` in US dollars is what litellm made of its usage."""
     choice = response.choices[0] if response.choices else None
     usage: Any = getattr(response, "usage", None)
     told = usage is not None and bool(usage.total_tokens)
-    hidden = response._hidden_params  # noqa: SLF001  (the only home of both)
-    cost = hidden.get("response_cost") if told else None
-    headers = hidden.get("additional_headers") or {}
+    headers = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001  (their only home)
     text = choice.message.content if choice else None
     return Reply(
         text=SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None,
@@ -233,13 +242,14 @@ def _read(response: Any) -> Reply:
         model_answered=response.model,
         input_tokens=usage.prompt_tokens if told else None,
         output_tokens=usage.completion_tokens if told else None,
-        cost_usd=float(cost) if cost is not None else None,
+        cost_usd=float(cost) if told and cost is not None else None,
         error=None if choice else "no_choices",
         headers={name.removeprefix("llm_provider-"): str(value) for name, value in headers.items()},
     )
 
 
-def _import_litellm() -> Any:
+def import_litellm() -> Any:
+    """Import litellm, which takes seconds, and return it."""
     # The price map comes with the package; without this the import fetches one.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm  # noqa: PLC0415  (2.5 s of CPU)

@@ -1,0 +1,166 @@
+"""litellm's insides: what it would send for a recipe, and how it reads what comes back.
+
+The only module that reaches below litellm's documented functions, for the fast
+lane; whatever raises here sends a run to the stock lane instead.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from tasks.clients.llm import CallFault, Reply, call_arguments, check_model, classify, import_litellm, read_response
+from tasks.core.requests import Recipe
+
+# Providers whose server is OpenAI-compatible at api_base; litellm puts its own name of some before the model's.
+PLAIN, PREFIXED = ("openai", "hosted_vllm"), ("lm_studio", "litellm_proxy")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One recipe at one server: a request's parts, the prompt as JSON goes between `before` and `after`."""
+
+    model_name: str
+    url: str
+    headers: Mapping[str, str]
+    before: bytes
+    after: bytes
+    ssl: Any
+    _config: Any
+    _name: str
+    _provider: str
+    _asked: str | None
+
+    def read(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Read a reply with status 200 as litellm does.
+
+        Raises:
+            CallFault: It is no reply.
+        """
+        litellm = import_litellm()
+        try:
+            response = self._config.transform_response(
+                model=self._name,
+                raw_response=_response(body, headers),
+                model_response=litellm.ModelResponse(model=self._asked),
+                logging_obj=SimpleNamespace(post_call=lambda **_: None),
+                request_data={},
+                messages=[],
+                optional_params={},
+                litellm_params={},
+                encoding=None,
+            )
+        except Exception as error:
+            raise classify(self._translate(error), self.model_name) from error
+        return read_response(response, self._cost(response))
+
+    def fault(self, status: int, headers: Mapping[str, str], text: str) -> CallFault:
+        """Say what a reply with any other status means."""
+        error = self._config.get_error_class(error_message=text, status_code=status, headers=dict(headers))
+        mapped = self._translate(error)
+        mapped.litellm_response_headers = dict(headers)  # type: ignore[attr-defined]
+        return classify(mapped, self.model_name)
+
+    def _cost(self, response: Any) -> float | None:
+        from litellm.cost_calculator import response_cost_calculator  # noqa: PLC0415
+
+        try:
+            cost = response_cost_calculator(
+                response_object=response,
+                model=self._name,
+                custom_llm_provider=self._provider,
+                call_type="acompletion",
+                optional_params={},
+            )
+        except Exception:  # noqa: BLE001  (it raises a bare Exception for a model without a price)
+            return None
+        return float(cost) if cost is not None else None
+
+    def _translate(self, error: Exception) -> Exception:
+        """Return litellm's own exception for what a provider said."""
+        try:
+            import_litellm().exception_type(
+                model=self._name, original_exception=error, custom_llm_provider=self._provider
+            )
+        except Exception as mapped:  # noqa: BLE001  (raising it is how litellm returns it)
+            return mapped
+        return error
+
+
+def open_wire(recipe: Recipe, api_base: str) -> Wire:
+    """Return the wire of `recipe` at the server `api_base`.
+
+    Raises:
+        LookupError: Its provider's requests are not of the shape that this module knows.
+    """
+    litellm = import_litellm()
+    from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider  # noqa: PLC0415
+    from litellm.llms.custom_httpx.http_handler import get_ssl_configuration  # noqa: PLC0415
+    from litellm.utils import ProviderConfigManager, get_optional_params  # noqa: PLC0415
+
+    name, provider = check_model(recipe.model_name)
+    if provider not in PLAIN + PREFIXED:
+        raise LookupError(f"{provider} is not of the shape that it knows")
+    config = ProviderConfigManager.get_provider_chat_config(model=name, provider=litellm.LlmProviders(provider))
+    if config is None or _other_endpoint(litellm, name, provider):
+        raise LookupError(f"{name} is not asked for chat completions")
+    key = get_llm_provider(recipe.model_name, api_base=api_base)[2] or litellm.utils.get_secret("OPENAI_API_KEY")
+    arguments = call_arguments(recipe, api_base)
+    for ours in ("model", "max_retries", "timeout", "api_base"):
+        arguments.pop(ours, None)
+    optional = get_optional_params(model=name, custom_llm_provider=provider, **arguments)
+    for local in ("max_retries", "stream"):
+        optional.pop(local, None)
+    optional |= optional.pop("extra_body", {})
+
+    def build(prompt: str) -> bytes:
+        message = {"role": "user", "content": prompt}
+        sent = config.transform_request(
+            model=name,
+            messages=[message],
+            optional_params=json.loads(json.dumps(optional)),
+            litellm_params={"custom_llm_provider": provider, "api_base": api_base},
+            headers={},
+        )
+        return json.dumps(sent).encode()
+
+    marks = ["a prompt", 'another "prompt"\nwith a \\, an ü and 漢字']
+    before, found, after = build(marks[0]).partition(json.dumps(marks[0]).encode())
+    if not found or build(marks[1]) != before + json.dumps(marks[1]).encode() + after:
+        raise LookupError("the request does not hold the prompt as it is")
+    given: dict[str, Any] = {
+        "model": name,
+        "optional_params": dict(optional),
+        "litellm_params": {},
+        "api_key": key,
+        "api_base": api_base,
+    }
+    return Wire(
+        model_name=recipe.model_name,
+        url=config.get_complete_url(**given),
+        headers=config.validate_environment(headers={}, messages=[], **given),
+        before=before,
+        after=after,
+        ssl=get_ssl_configuration(),
+        _config=config,
+        _name=name,
+        _provider=provider,
+        _asked=f"{provider}/{name}" if provider in PREFIXED else None,
+    )
+
+
+def _other_endpoint(litellm: Any, name: str, provider: str) -> bool:
+    """Whether litellm asks another endpoint than chat completions for this model."""
+    try:
+        mode = litellm.get_model_info(name, custom_llm_provider=provider).get("mode")
+    except Exception:  # noqa: BLE001  (it raises a bare Exception for a model that it has no entry of)
+        return False
+    return mode not in (None, "chat")
+
+
+def _response(body: bytes, headers: Mapping[str, str]) -> Any:
+    import httpx  # noqa: PLC0415  (litellm's own, and only where litellm reads)
+
+    kept = {name: value for name, value in headers.items() if name not in ("content-encoding", "content-length")}
+    return httpx.Response(200, content=body, headers=kept)

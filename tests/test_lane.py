@@ -1,0 +1,235 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tasks.clients import lane, llm
+from tasks.clients.lane import open_lane
+from tasks.clients.llm import CallFault, Reply
+from tasks.clients.wire import Wire, open_wire
+from tasks.core.allowances import read_allowances
+from tasks.core.errors import UsageError
+from tasks.core.requests import Recipe
+from tests import model_server as server
+from tests.model_server import Behaviour, ModelServer
+
+MODELS = ["openai/gpt-4o-mini", "openai/no-price", "hosted_vllm/some/model", "lm_studio/some", "litellm_proxy/some"]
+LIMIT = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_PROXY_API_KEY", "proxy-key")
+    monkeypatch.delenv(lane.SETTING, raising=False)
+
+
+async def outcome(call: Callable[[str], Awaitable[Reply]], prompt: str) -> Reply | CallFault:
+    try:
+        return await call(prompt)
+    except CallFault as fault:
+        return fault
+
+
+def ask_both(models: ModelServer, model_name: str, prompt: str, **recipe: Any) -> list[Reply | CallFault]:
+    """Send one prompt in the fast lane, then in the stock lane."""
+
+    async def ask() -> list[Reply | CallFault]:
+        chosen = Recipe(model_name=model_name, **recipe)
+        fast = open_lane(chosen, models.api_base)
+        assert fast.name == "fast", fast.why
+        stock = llm.connect(chosen, models.api_base)
+        try:
+            return [await outcome(fast.call, prompt), await outcome(stock, prompt)]
+        finally:
+            await fast.close()
+            await llm.disconnect()
+
+    return asyncio.run(ask())
+
+
+def usage(**details: Any) -> dict[str, Any]:
+    return {"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240, **details}
+
+
+def message(content: str | None, **changes: Any) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content, **changes}}
+    return {"choices": [choice]}
+
+
+LEFT = {"x-ratelimit-remaining-requests": "7", "X-RateLimit-Reset-Requests": "2s"}
+REPLIES: dict[str, Behaviour] = {
+    "good": server.good,
+    "another model": server.answer("x", model="gpt-4o-2024-08-06"),
+    "no model": server.answer("x", model=None),
+    "length": server.answer("cut of", finish_reason="length"),
+    "content filter": server.answer("x", finish_reason="content_filter"),
+    "another finish": server.answer("x", finish_reason="end_turn"),
+    "a gateway's cost": server.body(200, json.dumps(server.completion("x")), **{"x-litellm-response-cost": "0.125"}),
+    "rate limits": server.body(200, json.dumps(server.completion("x")), **LEFT),
+    "no finish": server.answer("x", choices=[{"index": 0, "message": {"role": "assistant", "content": "x"}}]),
+    "empty text": server.answer(""),
+    "half a surrogate pair": server.answer("a \ud83d half"),
+    "no text": server.answer(None),
+    "no choices": server.answer("x", choices=[]),
+    "two choices": server.answer("x", choices=[*message("first")["choices"], *message("second")["choices"]]),
+    "refusal": server.answer(None, **message(None, refusal="I must not.")),
+    "tool call": server.answer(
+        None,
+        **message(None, tool_calls=[{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+    ),
+    "no tool calls": server.answer("x", **message("x", tool_calls=[])),
+    "reasoning apart": server.answer("x", **message("x", reasoning_content="so")),
+    "reasoning within": server.answer("<think>so</think>{}"),
+    "reasoning, cut": server.answer("<think>so", finish_reason="length"),
+    "no usage": server.answer("x", usage=None),
+    "empty usage": server.answer("x", usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+    "cached tokens": server.answer("x", usage=usage(prompt_tokens_details={"cached_tokens": 128})),
+    "no cached tokens": server.answer("x", usage=usage(prompt_tokens_details={"cached_tokens": 0})),
+    "reasoning tokens": server.answer("x", usage=usage(completion_tokens_details={"reasoning_tokens": 30})),
+    "other total": server.answer("x", usage=usage(total_tokens=300)),
+    "many tokens": server.answer(
+        "x", usage={"prompt_tokens": 150_000, "completion_tokens": 30_000, "total_tokens": 180_000}
+    ),
+    "empty error": server.answer("x", error={"message": "", "code": None}),
+}
+
+FAULTS: dict[str, Behaviour] = {
+    **{str(status): server.error(status) for status in (400, 401, 403, 404, 408, 409, 422, 500, 502, 503, 504, 529)},
+    "context code": server.error(400, "no", "context_length_exceeded"),
+    "context wording": server.error(400, LIMIT),
+    "policy code": server.error(400, "no", "content_policy_violation"),
+    "policy wording": server.error(400, "Your request was rejected as a result of our safety system."),
+    "400 without JSON": server.body(400, "no", "text/plain"),
+    "429": server.error(429),
+    "429 and rate limits": server.error(429, **LEFT),
+    "429 and seconds": server.error(429, **{"Retry-After": "7"}),
+    "429 and milliseconds": server.error(429, **{"retry-after-ms": "1500"}),
+    "429 without JSON": server.body(429, "slow down", "text/plain", **{"Retry-After": "3"}),
+    "503 and seconds": server.error(503, **{"Retry-After": "7"}),
+    "quota": server.error(429, "You exceeded your current quota", "insufficient_quota"),
+    "502 as HTML": server.body(502, "<html>Bad Gateway</html>", "text/html"),
+    "200 as HTML": server.body(200, "<html>", "text/html"),
+    "200 with an error": server.body(200, json.dumps({"error": {"message": "overloaded", "code": 503}})),
+    "200 with a text": server.body(200, '"done"'),
+    "200 without choices": server.body(200, "{}"),
+    "200 cut off": server.body(200, '{"id": "x", "choi'),
+    "nothing": server.body(200, ""),
+    "reset": server.reset,
+    "reset in the body": server.reset_in_body,
+}
+
+
+@pytest.mark.parametrize("model_name", MODELS)
+def test_both_lanes_send_the_same_request(model_server: ModelServer, model_name: str) -> None:
+    for recipe in ({}, {"temperature": 0.7, "top_p": 0.9, "max_tokens": 77}, {"structured_output": False}):
+        ask_both(model_server, model_name, 'a "prompt"\n漢字 🎉', **recipe)
+    for sent in (model_server.bodies, model_server.keys):
+        assert sent[0::2] == sent[1::2]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+@pytest.mark.parametrize("model_name", MODELS)
+def test_both_lanes_read_the_same_reply(model_server: ModelServer, model_name: str, name: str) -> None:
+    model_server.default = REPLIES[name]
+    fast, stock = ask_both(model_server, model_name, "a prompt")
+    assert isinstance(stock, Reply), stock
+    assert isinstance(fast, Reply), fast
+    assert fast.cost_usd == (stock.cost_usd and pytest.approx(stock.cost_usd, rel=1e-9))
+    assert replace(fast, cost_usd=None) == replace(stock, cost_usd=None)
+    assert list(read_allowances(fast.headers, 0.0)) == list(read_allowances(stock.headers, 0.0))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("model_name", MODELS)
+def test_both_lanes_meet_the_same_fault(model_server: ModelServer, model_name: str, name: str) -> None:
+    model_server.default = FAULTS[name]
+    fast, stock = ask_both(model_server, model_name, "a prompt")
+    assert isinstance(stock, CallFault), stock
+    assert isinstance(fast, CallFault), fast
+    for told in ("kind", "reason", "retry_after", "billed"):
+        assert getattr(fast, told) == getattr(stock, told), told
+    assert list(read_allowances(fast.headers, 0.0)) == list(read_allowances(stock.headers, 0.0))
+    assert len(fast.message) < 500
+    assert len(model_server.prompts) == 2
+
+
+def fast_call(models: ModelServer) -> Reply | CallFault:
+    async def ask() -> Reply | CallFault:
+        opened = open_lane(Recipe(model_name=MODELS[0]), models.api_base)
+        try:
+            return await outcome(opened.call, "a prompt")
+        finally:
+            await opened.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("size", "whole"), [(lane.REPLY_BYTES - 1000, True), (lane.REPLY_BYTES, False)])
+def test_a_reply_that_is_too_long_is_cut_off(model_server: ModelServer, size: int, whole: bool) -> None:
+    model_server.default = server.answer("x" * size)
+    found = fast_call(model_server)
+    assert isinstance(found, Reply) == whole
+    if isinstance(found, CallFault):
+        assert (found.kind, "longer than" in found.message) == ("transient", True)
+
+
+def test_an_endless_reply_is_cut_off(model_server: ModelServer) -> None:
+    async def endless(request: Any, sent: Any) -> Any:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * (1 << 16))
+
+    model_server.default = endless
+    found = fast_call(model_server)
+    assert isinstance(found, CallFault)
+    assert "longer than" in found.message
+
+
+CHOICES = {
+    "OpenAI-compatible": ("openai/some", "http://127.0.0.1:1/v1", "", "fast"),
+    "no api_base": ("openai/some", "", "", "stock"),
+    "another provider": ("deepseek/deepseek-chat", "http://127.0.0.1:1/v1", "", "stock"),
+    "an endpoint and parameters of its own": ("openai/o1-pro", "http://127.0.0.1:1/v1", "", "stock"),
+    "forced": ("openai/some", "http://127.0.0.1:1/v1", "stock", "stock"),
+    "as it is by itself": ("openai/some", "http://127.0.0.1:1/v1", "fast", "fast"),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_lane_is_chosen_by_model_and_address(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model_name, api_base, setting, expected = CHOICES[name]
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "a-key")
+    monkeypatch.setenv(lane.SETTING, setting)
+    assert open_lane(Recipe(model_name=model_name), api_base).name == expected
+
+
+def test_an_unknown_lane_is_a_wrong_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(lane.SETTING, "slow")
+    with pytest.raises(UsageError, match=lane.SETTING):
+        open_lane(Recipe(model_name=MODELS[0]), "http://127.0.0.1:1/v1")
+
+
+@dataclass(frozen=True)
+class Upgraded(Wire):
+    """The wire of a litellm that reads a reply otherwise."""
+
+    def read(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return replace(super().read(body, headers), finish_reason="end")
+
+
+def moved(recipe: Recipe, api_base: str) -> Wire:
+    raise ImportError("cannot import name 'get_optional_params'")
+
+
+def reads_otherwise(recipe: Recipe, api_base: str) -> Wire:
+    return Upgraded(**vars(open_wire(recipe, api_base)))
+
+
+@pytest.mark.parametrize("upgrade", [moved, reads_otherwise])
+def test_the_stock_lane_is_taken_where_litellm_is_not_as_it_was(upgrade: Callable[[Recipe, str], Wire]) -> None:
+    assert open_lane(Recipe(model_name=MODELS[0]), "http://127.0.0.1:1/v1", upgrade).name == "stock"
