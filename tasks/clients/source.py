@@ -1,5 +1,6 @@
 """Reads one source object, in any of the formats, as frames of bounded size."""
 
+import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -89,9 +90,31 @@ def _read_text(path: Path, uri: str) -> Iterator[pl.DataFrame]:
         first_line += piece.count(b"\n")
 
 
-def _read_csv(path: Path, _uri: str) -> Iterator[pl.DataFrame]:
+def _read_csv(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     if path.stat().st_size:
-        yield from _batches(pl.scan_csv(path, infer_schema=False))
+        try:
+            yield from _batches(pl.scan_csv(path, infer_schema=False))
+        except pl.exceptions.PolarsError as error:
+            raise _broken_row(path, uri) or error from error
+
+
+def _broken_row(path: Path, uri: str) -> SourceError | None:
+    """Find the row that polars could not read, since it does not say which; None where there is none."""
+    texts = (line.decode() for piece in _pieces(path, uri) for line in piece.splitlines(keepends=True))
+    rows = csv.reader(texts, strict=True)
+    number, width, cause = 1, 0, ""
+    try:
+        for row in rows:
+            width = width or len(row)
+            if len(row) > width:
+                cause = f"has {len(row)} fields where the first line has {width}"
+                break
+            number = rows.line_num + 1
+    except UnicodeDecodeError:
+        cause = "is not UTF-8 text"
+    except csv.Error as error:
+        cause = f"is no CSV ({error})"
+    return SourceError(f"{uri}, line {number}, {cause}. Mend or remove the line, and run again.") if cause else None
 
 
 def _read_parquet(path: Path, uri: str) -> Iterator[pl.DataFrame]:
