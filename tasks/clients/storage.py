@@ -7,6 +7,7 @@ so an expiring token is renewed and a changed one is taken up.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,10 @@ _SERVER_SIDE_ENCRYPTION = {
     "AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption",
     "AWS_SSE_KMS_KEY_ID": "SSEKMSKeyId",
 }
+
+
+# deltalake draws its errors as a coloured tree.
+_COLOUR = re.compile(r"\x1b\[\d*m|\u21b3")
 
 
 class TransientStorageError(StorageError):
@@ -144,32 +149,41 @@ def storage_errors(uri: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (FileNotFoundError, PermissionError, BotoCoreError, ClientError, OSError) as error:
-        raise _translate(error, uri) from error
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise translate_error(error, uri) from error
 
 
-def _translate(error: Exception, uri: str) -> StorageError:
-    bucket = split_uri(uri)[0]
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
-    text = str(error).strip() or type(error).__name__
+# What S3's libraries say, in their different words; the first that is found counts.
+_SAYS = {
+    "bucket": r"NoSuchBucket|bucket does not exist",
+    "access": r"status (code:? )?403|AccessDenied|privileges|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
+    "silent": r"Connection refused|error sending request|dns error|failed to lookup",
+    "transient": r"status (code:? )?(5|429)|SlowDown|InternalError|RequestTimeout|timed out|after \d+ retries",
+}
+
+
+def translate_error(error: Exception, uri: str) -> StorageError:
+    """Return what botocore, s3fs, polars or deltalake raised about `uri` as an error of ours."""
+    source = error if isinstance(error, ClientError) else error.__cause__
+    answered = source.response if isinstance(source, ClientError) else {}
+    code = answered.get("Error", {}).get("Code", "")
+    text = " ".join(_COLOUR.sub(" ", str(error)).split()) or type(error).__name__
+    clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
+    kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
+    if kind == "bucket":
+        return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
     if isinstance(error, FileNotFoundError):
-        if "bucket" in text.lower():
-            return StorageError(f"There is no bucket {bucket!r} (asked for {uri}). Check the name and endpoint.")
         return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
-    if isinstance(error, PermissionError) or code in {"AccessDenied", "403"}:
+    if isinstance(error, PermissionError) or kind == "access":
+        said = code or "access denied"
         return StorageError(
-            f"The storage refuses access to {uri}: {text}. Check the credentials and the bucket's policy."
+            f"The storage refuses access to {uri} ({said}). Check the credentials and the bucket's policy."
         )
-    if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind == "silent":
         endpoint = resolve_access().endpoint or "AWS"
         return StorageError(f"Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL.")
     message = f"The storage failed on {uri}: {text[:300]}. What was paid for is kept; run again."
-    if isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or code in {
-        "SlowDown",
-        "InternalError",
-        "ServiceUnavailable",
-        "RequestTimeout",
-    }:
+    if isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind == "transient":
         return TransientStorageError(message)
     return StorageError(message)
 

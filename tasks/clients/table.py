@@ -1,6 +1,5 @@
 """Delta tables: what a destination holds, and the commits that publish a partition."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -141,4 +140,4 @@ def _table_errors(uri: str) -> Iterator[None]:
     except (CommitFailedError, TableNotFoundError):
         raise
     except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"{uri}: {json.dumps(str(error)[:300])}. What was paid for is kept; run again.") from error
+        raise storage.translate_error(error, uri) from error

@@ -1,0 +1,263 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from s3fs.errors import translate_boto_error
+
+from flows.servers import serve
+from tasks.clients import storage, table
+from tasks.clients.storage import TransientStorageError
+from tasks.core.errors import SourceError, StorageError
+from tests.s3_proxy import S3Proxy
+
+ROWS = pl.DataFrame({"partition": ["2026-01-01"] * 3, "number": [1, 2, 3]})
+
+# Everything that writes, each through its own library.
+WRITERS: dict[str, Callable[[str], object]] = {
+    "s3fs": lambda uri: storage.write_bytes(f"{uri}/a", b"a"),
+    "s3fs create": lambda uri: storage.create_bytes(f"{uri}/b", b"b"),
+    "s3fs replace": lambda uri: storage.replace_bytes(f"{uri}/a", b"c", storage.list_objects(f"{uri}/a")[0].etag),
+    "polars": lambda uri: ROWS.lazy().sink_parquet(
+        f"{uri}/d.parquet", storage_options=storage.object_store_options(), credential_provider=None
+    ),
+    "deltalake": lambda uri: table.publish(
+        f"{uri}/table", ROWS.lazy(), partition="2026-01-01", run_id="r", overwrite=False
+    ),
+}
+READERS: dict[str, Callable[[str], object]] = {
+    "s3fs": lambda uri: storage.read_bytes(f"{uri}/a"),
+    "s3fs list": storage.list_objects,
+    "polars": lambda uri: storage.scan_frames([f"{uri}/a.parquet"]).collect(),
+    "deltalake": lambda uri: table.open_table(f"{uri}/table"),
+}
+
+
+@pytest.fixture(scope="module")
+def _proxy(s3_endpoint: str) -> Iterator[S3Proxy]:
+    with serve("tests.s3_proxy", "{port}", s3_endpoint) as server:
+        server.wait()
+        yield S3Proxy(server.url)
+
+
+@pytest.fixture
+def proxy(_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
+    _proxy.forget()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _proxy.url)
+    return _proxy
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what makes a profile of these lines the only source of credentials."""
+
+    def write(lines: str) -> None:
+        path = tmp_path / "aws-config"
+        path.write_text(f"[profile night]\n{lines}\n")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+        monkeypatch.setenv("AWS_PROFILE", "night")
+
+    return write
+
+
+def test_the_environment_names_credentials_region_and_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    access = storage.resolve_access()
+    assert (access.key, access.secret, access.token) == ("test", "test-secret", "a-token")
+    assert (access.region, access.endpoint) == ("us-east-1", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.org")
+    assert storage.resolve_access().endpoint == "https://s3.example.org"
+
+
+def test_a_profile_names_them_too(profile: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    profile(
+        "aws_access_key_id = AKID\naws_secret_access_key = SECRET\nregion = eu-central-1\n"
+        "endpoint_url = https://s3.example.org"
+    )
+    access = storage.resolve_access()
+    assert (access.key, access.secret, access.token) == ("AKID", "SECRET", "")
+    assert (access.region, access.endpoint) == ("eu-central-1", "https://s3.example.org")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed"), [("http://127.0.0.1:9000", "true"), ("https://s3.example.org", None), ("", None)]
+)
+def test_http_is_allowed_where_the_endpoint_is_http(
+    endpoint: str, allowed: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    options = storage.object_store_options()
+    assert options.get("aws_allow_http") == allowed
+    assert options.get("aws_endpoint_url") == (endpoint or None)
+    assert all(options.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_PROFILE", "no-such-profile", "no-such-profile"),
+        ("AWS_CONFIG_FILE", "/dev/null", "No credentials for the object storage. Set AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_missing_credentials_say_what_to_set(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(given)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError) as caught:
+        storage.resolve_access()
+    assert said in str(caught.value)
+
+
+def test_every_operation_takes_up_the_credentials_of_its_moment(
+    profile: Callable[[str], None], bucket: str, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    """The profile's process hands out another token each time, as an expiring role does."""
+    process = tmp_path / "process"
+    credentials = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "S", "SessionToken": "token-%s"}'
+    process.write_text(f"#!/bin/sh\nprintf '{credentials}' $$\n")
+    process.chmod(0o700)
+    profile(f"credential_process = {process}\nregion = us-east-1")
+    storage.write_frame(ROWS, f"{bucket}/a.parquet")
+    storage.write_bytes(f"{bucket}/a", b"a")
+    table.publish(f"{bucket}/table", ROWS.lazy(), partition="2026-01-01", run_id="r", overwrite=False)
+    before: set[str] = set()
+    for name, reads in READERS.items():
+        proxy.seen()
+        reads(bucket)
+        tokens = {seen["headers"].get("x-amz-security-token", "none") for seen in proxy.seen()}
+        assert tokens, name
+        assert all(token.startswith("token-") for token in tokens - before), name
+        assert not tokens & before, name
+        before |= tokens
+
+
+@pytest.mark.parametrize("writer", list(WRITERS))
+def test_server_side_encryption_is_asked_for_by_every_library(
+    writer: str, bucket: str, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms")
+    monkeypatch.setenv("AWS_SSE_KMS_KEY_ID", "key-1")
+    storage.write_bytes(f"{bucket}/a", b"")
+    WRITERS[writer](bucket)
+    puts = [seen["headers"] for seen in proxy.seen() if seen["method"] == "PUT"]
+    asked = [
+        (seen.get("x-amz-server-side-encryption"), seen.get("x-amz-server-side-encryption-aws-kms-key-id"))
+        for seen in puts
+    ]
+    assert puts
+    assert set(asked) == {("aws:kms", "key-1")}
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+    with pytest.raises(StorageError, match="There is no bucket 'no-such-bucket'"):
+        storage.list_objects("s3://no-such-bucket/x")
+    with pytest.raises(StorageError, match="There is no bucket 'no-such-bucket'"):
+        storage.require_bucket("s3://no-such-bucket/x")
+
+
+def test_an_object_that_is_not_there_is_named(bucket: str) -> None:
+    with pytest.raises(StorageError, match=f"{bucket}/x does not exist"):
+        storage.read_bytes(f"{bucket}/x")
+    assert storage.find_bytes(f"{bucket}/x") is None
+    assert storage.list_objects(f"{bucket}/x") == []
+
+
+@pytest.mark.parametrize("reader", ["s3fs list", "deltalake"])
+def test_wrong_credentials_are_one_message_whoever_reads(reader: str, bucket: str, proxy: S3Proxy) -> None:
+    proxy.fail(" ", 403, "SignatureDoesNotMatch")
+    with pytest.raises(StorageError, match=r"The storage refuses access to s3://.* Check the credentials") as caught:
+        READERS[reader](bucket)
+    assert "test-secret" not in str(caught.value)
+    assert not isinstance(caught.value, TransientStorageError)
+
+
+def answered(status: int, code: str) -> ClientError:
+    said: Any = {"Error": {"Code": code, "Message": "why"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(said, "PutObject")
+
+
+DELTA = "Generic S3 error\n \x1b[31m\u21b3\x1b[0m Server returned non-2xx status code\n \x1b[31m\u21b3\x1b[0m "
+URI = "s3://bucket/403/500/x"
+# What libraries raise, whether it is worth another try, and what the user reads.
+RAISED: dict[str, tuple[Exception, bool, str]] = {
+    "slow down": (answered(503, "SlowDown"), True, "The storage failed"),
+    "slow down by s3fs": (translate_boto_error(answered(503, "SlowDown")), True, "The storage failed"),
+    "internal by s3fs": (translate_boto_error(answered(500, "InternalError")), True, "The storage failed"),
+    "too many": (answered(429, "TooManyRequests"), True, "The storage failed"),
+    "by deltalake": (OSError(DELTA + "503 Service Unavailable"), True, "status code 503 Service Unavailable. What"),
+    "read": (ReadTimeoutError(endpoint_url="http://x"), True, "The storage failed"),
+    "dropped": (ConnectionResetError("reset by peer"), True, "reset by peer"),
+    "other": (answered(400, "InvalidArgument"), False, "why"),
+    "disk": (OSError(28, "No space left on device"), False, "No space left"),
+    "bucket": (answered(404, "NoSuchBucket"), False, "There is no bucket 'bucket'"),
+    "bucket by s3fs": (translate_boto_error(answered(404, "NoSuchBucket")), False, "There is no bucket"),
+    "object": (FileNotFoundError(URI), False, f"{URI} does not exist"),
+    "access": (answered(403, "AccessDenied"), False, "refuses access"),
+    "access by s3fs": (translate_boto_error(answered(403, "AccessDenied")), False, "(AccessDenied)"),
+    "access by deltalake": (OSError(DELTA + "403 Forbidden"), False, "refuses access"),
+    "token": (answered(400, "ExpiredToken"), False, "refuses access"),
+    "silent": (EndpointConnectionError(endpoint_url="http://x"), False, "Nothing answers at"),
+    "silent by deltalake": (OSError("error sending request: Connection refused"), False, "Nothing answers at"),
+}
+
+
+@pytest.mark.parametrize("name", list(RAISED))
+def test_what_a_library_raises_is_one_line_of_ours(name: str) -> None:
+    error, transient, said = RAISED[name]
+    ours = storage.translate_error(error, URI)
+    assert isinstance(ours, TransientStorageError) == transient
+    assert said in str(ours)
+    assert not {"\n", "\x1b", "\u21b3"} & set(str(ours))
+
+
+def test_an_object_is_created_once(bucket: str) -> None:
+    uri = f"{bucket}/once"
+    assert [storage.create_bytes(uri, b"1"), storage.create_bytes(uri, b"2")] == [True, False]
+    assert storage.create_bytes(uri, b"1"), "a retried write finds its own bytes"
+    assert storage.read_bytes(uri) == b"1"
+
+
+def test_an_object_is_replaced_only_while_it_is_the_one_that_was_seen(bucket: str) -> None:
+    uri = f"{bucket}/replaced"
+    storage.write_bytes(uri, b"1")
+    found = storage.find_bytes(uri)
+    assert found is not None
+    assert storage.replace_bytes(uri, b"2", found[1])
+    assert not storage.replace_bytes(uri, b"3", found[1])
+    assert not storage.replace_bytes(f"{bucket}/none", b"3", found[1])
+    assert storage.read_bytes(uri) == b"2"
+
+
+def test_a_listing_is_in_the_order_of_names_and_sees_what_others_wrote(bucket: str) -> None:
+    assert storage.list_objects(f"{bucket}/t") == []
+    for name in ("b", "a/2", "a/10", "ü b", "c/"):
+        storage.write_bytes(f"{bucket}/t/{name}", name.encode())
+    found = storage.list_objects(f"{bucket}/t")
+    assert [item.uri.removeprefix(f"{bucket}/t/") for item in found] == ["a/10", "a/2", "b", "ü b"]
+    assert [item.size for item in found] == [4, 3, 1, 4]
+    assert storage.list_objects(f"{bucket}/t/b") == [found[2]]
+
+
+def test_an_object_that_changes_while_it_is_read_stops_the_run(bucket: str, tmp_path: Path) -> None:
+    storage.write_bytes(f"{bucket}/a", b"1")
+    (item,) = storage.list_objects(f"{bucket}/a")
+    storage.download(item, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    storage.write_bytes(f"{bucket}/a", b"2")
+    with pytest.raises(SourceError, match="changed while it was read"):
+        storage.download(item, tmp_path / "a")
+
+
+def test_a_prefix_is_removed_whole_and_nothing_beside_it(bucket: str) -> None:
+    for name in ("t/a", "t/b/c", "t2/a"):
+        storage.write_bytes(f"{bucket}/{name}", json.dumps(name).encode())
+    storage.delete_prefix(f"{bucket}/t")
+    storage.delete_prefix(f"{bucket}/none")
+    assert [item.uri for item in storage.list_objects(bucket)] == [f"{bucket}/t2/a"]
