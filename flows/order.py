@@ -35,6 +35,7 @@ def place_order(*, source: str, destination: str, partition: str, languages: lis
     check_given({"source": source, "destination": destination, "model_name": settings["model_name"]})
     recipe = Recipe(**{field.name: settings.pop(field.name) for field in fields(Recipe)})
     check_model_fits(recipe.model_name, destination)
+    check_price(recipe.model_name, settings)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     return Order(
@@ -68,6 +69,26 @@ def check_model_fits(model_name: str, destination: str) -> None:
     """
     if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
         raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
+
+
+def check_price(model_name: str, settings: Mapping[str, Any]) -> None:
+    """Check that the price is whole, and that there is one where the cost is limited.
+
+    Raises:
+        UsageError: It is half, or unknown.
+    """
+    own = settings.get("input_cost_per_token", 0), settings.get("output_cost_per_token", 0)
+    if any(own) and not all(own):
+        raise UsageError("Give both --input-cost-per-token and --output-cost-per-token, or neither.")
+    if not settings.get("max_cost_usd") or any(own):
+        return
+    from tasks.clients.llm import find_price  # noqa: PLC0415  (not for --help)
+
+    if find_price(model_name) is None:
+        raise UsageError(
+            f"litellm knows no price for {model_name}, so --max-cost-usd cannot be kept. Give --input-cost-per-token "
+            "and --output-cost-per-token (US dollars a token, 0.0000004 is $0.40 a million), or leave it out."
+        )
 
 
 def default_partition(source: str, scheduled_start: datetime) -> str:

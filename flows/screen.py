@@ -148,6 +148,7 @@ def _figures(report: RunReport) -> Table:
         ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected"),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
         ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
+        ("in flight", f"{report.calls_in_flight:,}", "calls at once, as the provider allowed"),
         ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
         (
             "cost",

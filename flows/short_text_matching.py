@@ -42,6 +42,11 @@ def generate_short_text_pairs(
     max_tokens: of.MaxTokens = 512,
     structured_output: bool = True,
     concurrency: of.Concurrency = 256,
+    requests_per_minute: of.Count = 0,
+    tokens_per_minute: of.Count = 0,
+    max_cost_usd: of.Dollars = 0.0,
+    input_cost_per_token: of.Dollars = 0.0,
+    output_cost_per_token: of.Dollars = 0.0,
     max_rejected_share: of.Share = 0.5,
     seed: int = 42,
     limit: of.Count = 0,
@@ -66,6 +71,11 @@ def generate_short_text_pairs(
         max_tokens: Most tokens of one completion.
         structured_output: Ask for a JSON schema where the provider takes one.
         concurrency: Most calls in flight at once; the limit adapts below it.
+        requests_per_minute: Most calls a minute. 0: as the provider's answers allow.
+        tokens_per_minute: Most tokens a minute, in and out. 0: as the provider's answers allow.
+        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
+        input_cost_per_token: US dollars an input token. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token. 0: litellm's own price.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
         seed: Another seed asks for fresh completions; the same one asks for the same again.
         limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.

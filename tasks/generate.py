@@ -10,9 +10,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import journal, storage
+from tasks.clients import journal, llm, storage
+from tasks.clients.budget import Budget, Price
 from tasks.clients.calls import ModelClient, Request
 from tasks.clients.lane import open_lane
+from tasks.clients.rates import Rates
 from tasks.core.columns import COMPLETIONS
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Plan, Shard
@@ -38,12 +40,31 @@ def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
     with journal.Journal(order.layout.journal(order.recipe.recipe_id)) as record:
         lane = open_lane(order.recipe, order.api_base)
         get_run_logger().info("%s lane: %s", lane.name, lane.why)
-        with ModelClient(lambda: lane.call, record, order.concurrency, close_call=lane.close) as model:
+        with ModelClient(
+            lambda: lane.call,
+            record,
+            order.concurrency,
+            close_call=lane.close,
+            rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=order.recipe.max_tokens),
+            budget=_budget(order),
+            price=own_price(order),
+        ) as model:
             progress.paid = lambda: model.paid + model.failed
             yield model
         get_run_logger().info("%d calls paid, %d attempts repeated", model.paid, model.retried)
     if record.lost is not None:
         raise record.lost
+
+
+def own_price(order: Order) -> Price | None:
+    """Return the price that the order gives, None where litellm's own counts."""
+    price = Price(order.input_cost_per_token, order.output_cost_per_token)
+    return price if any(price) else None
+
+
+def _budget(order: Order) -> Budget | None:
+    price = own_price(order) or (llm.find_price(order.recipe.model_name) if order.max_cost_usd else None)
+    return Budget(order.max_cost_usd, price, order.recipe.max_tokens) if order.max_cost_usd and price else None
 
 
 @task(
@@ -78,7 +99,7 @@ def generate_completions(shard: Shard, order: Order, model: ModelClient | None) 
         rows = pl.concat([rows.filter(pl.col("cached")), answered.select(rows.columns)]).sort("plan_row")
     uri = f"{order.staging}/completions/{shard.number:06}.parquet"
     storage.write_frame(rows, uri)
-    return replace(shard, uri=uri)
+    return replace(shard, uri=uri, calls_in_flight=model.limit if wanted.height and model is not None else 0)
 
 
 def _look_up_again(rows: pl.DataFrame, order: Order) -> pl.DataFrame:

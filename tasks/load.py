@@ -60,12 +60,12 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         return _report(order, summarise(order, plan, None), _now_published(order), published=False)
     judged = storage.scan_frames([shard.uri for shard in shards])
     if order.limit:
-        report = _report(order, summarise(order, plan, _decide(order, judged)), _Published(), published=False)
+        report = _report(order, summarise(order, plan, _decide(order, judged), shards), _Published(), published=False)
         storage.delete_prefix(order.staging)
         return report
     with hold_lease(order.layout.lease, order.run_id):
         decided = _decide(order, judged)
-        figures = summarise(order, plan, decided)
+        figures = summarise(order, plan, decided, shards)
         if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
         _commit(order, plan, decided)

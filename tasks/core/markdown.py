@@ -33,6 +33,7 @@ def report_markdown(report: RunReport) -> str:
                 ["Requests", f"{report.requests:,}"],
                 ["Answered from the journal", f"{report.cached:,}"],
                 ["Calls paid", f"{report.paid:,}"],
+                ["Calls in flight, settled at", f"{report.calls_in_flight:,}"],
                 ["Accepted", f"{report.accepted:,}"],
                 ["Rejected", f"{report.rejected:,}"],
                 ["Still missing", f"{report.shortfall:,}"],

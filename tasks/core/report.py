@@ -28,7 +28,8 @@ class RunReport(BaseModel):
     `descriptions` are distinct ones and `already_served` counts descriptions x
     languages. judged = requests answered or refused for good, and accepted +
     rejected = judged. `failed` are calls without a reply,
-    `retried` attempts that were repeated and `throttled` those told to wait. Tokens and `cost_usd`
+    `retried` attempts that were repeated and `throttled` those told to wait;
+    `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. Tokens and `cost_usd`
     (US dollars, null when unknown) are of the calls paid in this run, `seconds` of
     the whole run. `shortfall` are pairs still missing. `files` are the URIs of the
     partition's Parquet files, empty where nothing is published.
@@ -55,6 +56,7 @@ class RunReport(BaseModel):
     failed: int
     retried: int
     throttled: int
+    calls_in_flight: int = 0
     judged: int
     accepted: int
     rejected: int

@@ -45,7 +45,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One run, resolved: what it reads, what it wants and where that goes."""
+    """One run, resolved: what it reads, what it wants and where that goes.
+
+    0 requests or tokens a minute are no cap, 0 US dollars no limit, and a price of
+    0 is litellm's own.
+    """
 
     run_id: str
     started_at: datetime
@@ -60,6 +64,11 @@ class Order:
     concurrency: int
     max_rejected_share: float
     limit: int
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    max_cost_usd: float = 0.0
+    input_cost_per_token: float = 0.0
+    output_cost_per_token: float = 0.0
 
     @property
     def layout(self) -> Layout:
@@ -76,7 +85,8 @@ class Order:
 class Shard:
     """A slice of the plan, by reference: one Parquet of requests and what the journal knows.
 
-    `cached` counts the rows that the journal already answers.
+    `cached` counts the rows that the journal already answers, and `calls_in_flight`
+    is where the adaptive limit stood when its calls were done, 0 where none was made.
     """
 
     number: int
@@ -84,6 +94,7 @@ class Shard:
     first_row: int
     rows: int
     cached: int
+    calls_in_flight: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

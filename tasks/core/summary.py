@@ -1,22 +1,24 @@
 """The figures of a report, counted from a plan and its judged rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from tasks.core.report import SamplePair
-from tasks.core.requests import Order, Plan
+from tasks.core.requests import Order, Plan, Shard
 
 SAMPLE_PAIRS = 5
 
 
-def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None) -> dict[str, Any]:
+def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Sequence[Shard] = ()) -> dict[str, Any]:
     """Return the figures of RunReport that `plan` and the judged rows hold.
 
     Args:
         order: The run.
         plan: What was planned.
         judged: Judged rows with all their reasons, None where nothing was planned.
+        shards: Those of the judged rows.
     """
     figures: dict[str, Any] = {
         "run_id": order.run_id,
@@ -36,6 +38,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None) -> dict[str
         "requests": plan.requests,
         "objects": list(plan.objects),
         "source_changes": list(plan.source_changes),
+        "calls_in_flight": next((shard.calls_in_flight for shard in reversed(shards) if shard.calls_in_flight), 0),
     }
     counts = _count(judged) if judged is not None else _NOTHING
     return figures | counts | {"shortfall": max(0, plan.wanted - counts["accepted"])}
