@@ -146,6 +146,15 @@ _FATAL = {
     403: "the key may not use this model ({}). Use another key or model.",
     404: "no such model or address ({}). Check --model-name and --api-base.",
 }
+# What a provider that is not paid says, each with a status that means something else too.
+_UNPAID = (
+    "insufficient_quota",
+    "exceeded your current quota",
+    "billing_not_active",
+    "billing_hard_limit_reached",
+    "credit balance is too low",
+)
+_UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unsupported parameter")
 # litellm's own classes rest on the wording of the message; the provider's code is surer, and comes first.
 _REFUSED = {
     "contextwindowexceedederror": "context_window",
@@ -166,7 +175,7 @@ def classify(error: Exception, model_name: str) -> CallFault:
     said = f"{name}: {text[:300]}"
     clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()
     headers = _error_headers(error)
-    if status == 429 and _says(clues, "insufficient_quota", "exceeded your current quota"):
+    if status in (400, 429) and _says(clues, *_UNPAID):
         status = 402
     # What litellm makes of a 200 whose body is an error without a status.
     if _says(clues, "error in response object"):
@@ -176,15 +185,15 @@ def classify(error: Exception, model_name: str) -> CallFault:
         status = 401
     if status in _FATAL:
         return CallFault("fatal", f"{model_name}: {_FATAL[status].format(said)}")
-    if name == "UnsupportedParamsError":
+    if name == "UnsupportedParamsError" or (status == 400 and _says(clues, *_UNSUPPORTED)):
         return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
     if status == 429:
         return CallFault("throttled", said, retry_after=parse_retry_after(headers, time.time()), headers=headers)
     if 400 <= status < 500 and status not in (408, 409):
         reasons = (reason for clue, reason in _REFUSED.items() if clue in clues)
         return CallFault("refused", said, reason=next(reasons, "bad_request"))
-    # A status of the provider's own comes with headers; without them a reply was lost on the way.
-    billed = not headers or status < 400
+    # A status of the provider's own comes with headers; else a reply was lost on the way, or is none.
+    billed = not headers or status < 400 or name == "APIConnectionError"
     return CallFault("transient", said, retry_after=parse_retry_after(headers, time.time()), billed=billed)
 
 

@@ -13,7 +13,7 @@ CUT = 0.7
 # The first call goes alone, since it may tell that none will do; then so many.
 FIRST_CALLS = 16
 # A limit that was refused is tried again after so many round trips and pauses.
-CALM_ROUND_TRIPS = 12
+CALM_ROUND_TRIPS = 20
 # A storm of refusals that lasts this long without one good reply ends the run.
 PATIENCE_SECONDS = 600.0
 BACKOFF_SECONDS = 1.0
