@@ -30,6 +30,7 @@ LINE_SECONDS = 5.0
 REFRESH_SECONDS = 0.1
 _SAYS = {
     "start": "Starting Prefect",
+    "wait": "Waiting for another run of this source to end",
     "extract": "Reading task descriptions",
     "generate": "Generating pairs",
     "load": "Publishing",

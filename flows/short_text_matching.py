@@ -83,16 +83,17 @@ def generate_short_text_pairs(
     order = place_order(**locals())
 
     # Imported here, so that the form and --help do not wait for polars and deltalake.
-    from tasks.extract import extract_task_descriptions  # noqa: PLC0415
+    from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
     from tasks.generate import generate_completions, open_model  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
-    plan = extract_task_descriptions(order)
-    with open_model(order, plan) as model:
-        completed = in_window(plan.shards, partial(generate_completions.submit, order=order, model=model))
-        judged = list(in_window(completed, partial(validate_pairs.submit, order=order)))
-    report = publish_partition(order, plan, judged)
+    with hold_source(order):
+        plan = extract_task_descriptions(order)
+        with open_model(order, plan) as model:
+            completed = in_window(plan.shards, partial(generate_completions.submit, order=order, model=model))
+            judged = list(in_window(completed, partial(validate_pairs.submit, order=order)))
+        report = publish_partition(order, plan, judged)
     show_report(report)
     return report

@@ -3,6 +3,8 @@
 import dataclasses
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +12,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import journal, storage, table
+from tasks.clients import journal, publishing, storage, table
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
+from tasks.clients.lease import hold_lease
 from tasks.core.columns import COMPLETIONS, fit_source_columns
 from tasks.core.planning import number_hashes, plan_requests
 from tasks.core.requests import Order, Plan, Shard
@@ -20,6 +23,19 @@ from tasks.policy import is_transient
 from tasks.progress import progress
 
 SHARD_ROWS = 5_000
+
+
+@contextmanager
+def hold_source(order: Order) -> Iterator[None]:
+    """Be the only run of this source and destination inside the block: two would pay for the same requests.
+
+    A second one waits, and then finds what the first has published. A preview waits for nobody.
+    """
+    if order.limit:
+        yield
+        return
+    with hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait")):
+        yield
 
 
 @task(
@@ -63,6 +79,7 @@ def extract_task_descriptions(order: Order) -> Plan:
 
 def _plan_requests(order: Order, found: Descriptions, scratch: Path) -> Plan:
     """Write the wanted requests to plan-*.parquet in `scratch`, and count them."""
+    publishing.settle(order.layout, order.partition, order.run_id)
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
     found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
     numbers = pl.concat(
@@ -98,6 +115,8 @@ def _stage_shards(order: Order, requests: int, scratch: Path) -> Iterator[Shard]
     """Look the whole plan up in the journal, once, and stage each shard with what is known of it."""
     if not requests:
         return
+    # What a killed run paid for may still lie on this machine alone.
+    journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
     plan = pl.scan_parquet(scratch / "plan-*.parquet")
     known = scratch / "known"
     number = (pl.col("plan_row") // SHARD_ROWS).alias("shard")

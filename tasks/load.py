@@ -1,6 +1,7 @@
 """Step 4: the judged rows of a partition become visible, all at once."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +11,9 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import storage, table
-from tasks.clients.lease import hold_lease
-from tasks.core.errors import RejectedError
+from tasks.clients import publishing, storage, table
+from tasks.clients.lease import Lease, hold_lease
+from tasks.core.errors import RejectedError, StorageError
 from tasks.core.judging import find_duplicates, mark_duplicates, pair_columns, rejected_columns
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import Order, Plan, Shard
@@ -60,46 +61,50 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         return _report(order, summarise(order, plan, None), _now_published(order), published=False)
     judged = storage.scan_frames([shard.uri for shard in shards])
     if order.limit:
-        report = _report(order, summarise(order, plan, _decide(order, judged), shards), _Published(), published=False)
+        decided = _decide(order, judged, table.open_table(order.layout.pairs))
+        report = _report(order, summarise(order, plan, decided, shards), _Published(), published=False)
         storage.delete_prefix(order.staging)
         return report
-    with hold_lease(order.layout.lease, order.run_id):
-        decided = _decide(order, judged)
+    with hold_lease(order.layout.lease, order.run_id) as lease:
+        before = publishing.begin(order.layout, order.partition, order.run_id, _mark(order))
+        decided = _decide(order, judged, before.pairs)
         figures = summarise(order, plan, decided, shards)
         if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
-        _commit(order, plan, decided)
+        if not before.done:
+            _commit(order, plan, decided, before, lease)
     report = _report(order, figures, _now_published(order), published=True)
-    storage.delete_prefix(order.staging)
+    with suppress(StorageError):  # published is published; maintain removes what is left
+        storage.delete_prefix(order.staging)
     get_run_logger().info("%s", headline(report))
     return report
 
 
-def _decide(order: Order, judged: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the judged rows with the duplicates among them, and of pairs that stay published."""
-    kept = _pairs_that_stay(order)
+def _mark(order: Order) -> str:
+    """Tell this attempt of the run from another one: a flow run that is retried keeps its id."""
+    return f"{order.run_id} {order.started_at.isoformat()}"
+
+
+def _decide(order: Order, judged: pl.LazyFrame, pairs: table.Table) -> pl.LazyFrame:
+    """Return the judged rows with the duplicates among them, and of `pairs` that stay published."""
+    kept = None if order.on_published == "redo" else table.scan(pairs, order.partition)
     return mark_duplicates(judged, find_duplicates(judged, kept))
 
 
-def _pairs_that_stay(order: Order) -> pl.LazyFrame | None:
-    if order.on_published == "redo":
-        return None
-    return table.scan(table.open_table(order.layout.pairs), order.partition)
-
-
-def _commit(order: Order, plan: Plan, decided: pl.LazyFrame) -> None:
+def _commit(order: Order, plan: Plan, decided: pl.LazyFrame, before: publishing.Before, lease: Lease) -> None:
     accepted = pl.col("reasons").list.len() == 0
     redo = order.on_published == "redo"
     rejected = decided.filter(~accepted).select(rejected_columns(plan.source_columns))
-    before = table.scan(table.open_table(order.layout.rejected), order.partition)
-    if before is not None and not redo:
+    rest = None if redo else table.scan(before.rejected, order.partition)
+    if rest is not None:
         # A request that is judged anew has one row, not two.
-        rest = before.join(decided.select("request_key"), on="request_key", how="anti")
+        rest = rest.join(decided.select("request_key"), on="request_key", how="anti")
         rejected = pl.concat([rest, rejected], how="diagonal_relaxed")
-    commit: dict[str, Any] = {"partition": order.partition, "run_id": order.run_id}
-    table.publish(order.layout.rejected, rejected, overwrite=True, **commit)
+    lease.check()
+    table.publish(order.layout.rejected, rejected, before.what, overwrite=True)
     pairs = decided.filter(accepted).select(pair_columns(plan.source_columns))
-    table.publish(order.layout.pairs, pairs, overwrite=redo, **commit)
+    lease.check()
+    table.publish(order.layout.pairs, pairs, before.what, overwrite=redo)
 
 
 def _now_published(order: Order) -> _Published:

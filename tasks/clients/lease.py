@@ -1,45 +1,128 @@
-"""A lease: one object that only one run can hold at a time."""
+"""A lease: one object that only one run can hold at a time.
+
+Its owner renews it while it works. Whoever waits takes it over when it has not
+changed for a whole term by the waiter's own clock, so the clocks of two machines
+are never compared.
+"""
 
 import json
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tasks.clients import storage
 from tasks.core.errors import StorageError
 
-LEASE_SECONDS = 900
+TERM_SECONDS = 30.0
+PATIENCE_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.5
 
 
+class Lease:
+    """A lease that this process took; see `hold_lease`."""
+
+    def __init__(self, uri: str, owner: str, term: float) -> None:
+        self.uri = uri
+        self.term = term
+        self._owner = owner
+        self._token, self._beats = uuid.uuid4().hex, 0
+        self._etag = ""
+        self._renewed = 0.0
+        self._seen: tuple[str, float] | None = None
+        self._ended = threading.Event()
+
+    def check(self) -> None:
+        """Check that no other run can have taken the lease over.
+
+        Raises:
+            StorageError: One can; this process was stopped or cut off for longer than a term.
+        """
+        if time.monotonic() - self._renewed > self.term:
+            raise StorageError(
+                f"{self.uri} was not renewed for {self.term:g} seconds, so another run may hold it. Run again."
+            )
+
+    def take(self) -> bool:
+        """Take the lease where it is free or its owner is dead; False where it is held."""
+        asked = time.monotonic()
+        body = self._body()
+        taken = storage.create_bytes(self.uri, body)
+        if not taken:
+            held = storage.find_bytes(self.uri)
+            if held is None or not self._expired(held[1]):
+                return False
+            taken = storage.replace_bytes(self.uri, body, held[1])
+        found = storage.find_bytes(self.uri) if taken else None
+        if found is None or found[0] != body:
+            return False
+        self._etag, self._renewed = found[1], asked
+        return True
+
+    def keep(self) -> None:
+        """Renew the lease until `release`; a renewal that fails is tried again."""
+        while not self._ended.wait(self.term / 4):
+            asked = time.monotonic()
+            body = self._body()
+            with suppress(StorageError):
+                storage.replace_bytes(self.uri, body, self._etag)
+                found = storage.find_bytes(self.uri)
+                if found is None or json.loads(found[0])["token"] != self._token:
+                    self._renewed = float("-inf")
+                    return
+                self._etag = found[1]
+                if found[0] == body:
+                    self._renewed = asked
+
+    def release(self, keeper: threading.Thread | None = None) -> None:
+        """Let the next run have it; where the storage fails it expires."""
+        self._ended.set()
+        if keeper is not None:
+            keeper.join(POLL_SECONDS)
+        with suppress(StorageError):
+            found = storage.find_bytes(self.uri)
+            if found is not None and json.loads(found[0])["token"] == self._token:
+                storage.delete_prefix(self.uri)
+
+    def _body(self) -> bytes:
+        self._beats += 1
+        return json.dumps({"owner": self._owner, "token": self._token, "beat": self._beats}).encode()
+
+    def _expired(self, etag: str) -> bool:
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != etag:
+            self._seen = etag, now
+        return now - self._seen[1] > self.term
+
+
 @contextmanager
-def hold_lease(uri: str, owner: str, seconds: float = LEASE_SECONDS) -> Iterator[None]:
+def hold_lease(
+    uri: str, owner: str, *, term: float | None = None, on_wait: Callable[[], None] | None = None
+) -> Iterator[Lease]:
     """Hold the lease at `uri` inside the block, waiting while another owner has it.
 
-    A lease whose owner died is taken over when it has expired: by a write that
-    succeeds only if nobody else was faster.
+    Args:
+        uri: The lease's object.
+        owner: Who holds it, for people who look.
+        term: Seconds without a renewal after which its owner counts as dead, TERM_SECONDS unless given.
+        on_wait: Called once, when it is not free at once.
 
     Raises:
-        StorageError: It is still held by another owner after twice `seconds`.
+        StorageError: Another owner kept it for a day.
     """
-    deadline = time.monotonic() + 2 * seconds
-    while not _take(uri, owner, seconds):
+    lease = Lease(uri, owner, term or TERM_SECONDS)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not lease.take():
+        if on_wait is not None:
+            on_wait()
+            on_wait = None
         if time.monotonic() > deadline:
-            raise StorageError(f"Another run keeps {uri}. If none is alive, remove that object and run again.")
-        time.sleep(POLL_SECONDS)
+            raise StorageError(f"Another run keeps {uri}. End it, and run again.")
+        time.sleep(min(POLL_SECONDS, lease.term / 4))
+    keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
+    keeper.start()
     try:
-        yield
+        yield lease
     finally:
-        held = storage.find_bytes(uri)
-        if held and json.loads(held[0])["owner"] == owner:
-            storage.delete_prefix(uri)
-
-
-def _take(uri: str, owner: str, seconds: float) -> bool:
-    mine = json.dumps({"owner": owner, "expires": time.time() + seconds}).encode()
-    if storage.create_bytes(uri, mine):
-        return True
-    held = storage.find_bytes(uri)
-    if held is None or json.loads(held[0])["expires"] > time.time():
-        return False
-    return storage.replace_bytes(uri, mine, held[1])
+        lease.release(keeper)

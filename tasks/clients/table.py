@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -12,16 +13,18 @@ from tasks.clients import storage
 from tasks.core.errors import StorageError
 
 COMMIT_ATTEMPTS = 5
+# How far back a commit of our own is looked for.
+RECENT_COMMITS = 50
 
 # A table at one pinned version, None where nothing was published yet.
 Table = DeltaTable | None
 
 
-def open_table(uri: str) -> Table:
-    """Return the table at its newest version, None where none was published yet."""
+def open_table(uri: str, version: int | None = None) -> Table:
+    """Return the table at one version, the newest unless given; None where none was published yet."""
     with _table_errors(uri):
         try:
-            return DeltaTable(uri, storage_options=storage.object_store_options())
+            return DeltaTable(uri, version=version, storage_options=storage.object_store_options())
         except TableNotFoundError:
             return None
 
@@ -50,51 +53,97 @@ def last_publish(table: Table, partition: str) -> int:
     return (table.transaction_version(_application(partition)) or 0) if table is not None else 0
 
 
-def publish(uri: str, rows: pl.LazyFrame, *, partition: str, run_id: str, overwrite: bool) -> int:
-    """Commit `rows` to one partition of the table, at once or not at all, and return the version.
+@dataclass(frozen=True)
+class Publish:
+    """One publish of one partition, as its commits carry it.
 
-    The rows' order is not kept. A commit that lost a race against another partition is tried again, and one
-    whose reply was lost is recognised by its run id.
+    `number` is one above the partition's last publish, `mark` tells this publish
+    from any other attempt at that number.
+    """
+
+    partition: str
+    run_id: str
+    mark: str
+    number: int
+
+
+def publish(uri: str, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> None:
+    """Commit `rows` to one partition of the table, at once or not at all.
+
+    The rows' order is not kept. A commit that lost a race against another partition is tried again, one whose
+    reply was lost is recognised by its mark. Delta refuses it where another run
+    has published the partition since `what` was numbered.
 
     Raises:
         StorageError: The table does not take it; nothing of it is visible.
     """
     ensure_table(uri, rows.head(0).collect())
-    for attempt in range(COMMIT_ATTEMPTS):
-        table = open_table(uri)
-        published = _find_commit(table, run_id)
-        if published is not None:
-            return published
-        properties = CommitProperties(
-            custom_metadata={"run_id": run_id},
-            app_transactions=[Transaction(_application(partition), last_publish(table, partition) + 1)],
-        )
-        # deltalake spreads a stream's frames over the cores: published rows keep no order.
-        stream: Any = rows.collect_batches(lazy=True, maintain_order=True, engine="streaming")
-        where: Any = (
-            {"mode": "overwrite", "predicate": f"partition = '{partition}'"} if overwrite else {"mode": "append"}
-        )
+    failure: Exception | None = None
+    for _ in range(COMMIT_ATTEMPTS):
+        held = open_table(uri)
+        if last_publish(held, what.partition) >= what.number:
+            if find_publish(held, what.mark) is not None:
+                return
+            raise storage.TransientStorageError(
+                f"Another run has published {what.partition} to {uri} meanwhile. Run again; what was paid for is kept."
+            )
+        if isinstance(failure, StorageError):
+            raise failure
         try:
-            with _table_errors(uri):
-                write_deltalake(
-                    uri,
-                    stream,
-                    **where,
-                    schema_mode="merge",
-                    storage_options=storage.object_store_options(),
-                    commit_properties=properties,
-                    writer_properties=WriterProperties(compression="ZSTD"),
-                )
-        except CommitFailedError as error:
-            if attempt + 1 == COMMIT_ATTEMPTS:
-                raise StorageError(
-                    f"{uri} does not take the commit: {error}. Nothing of it is visible; run again."
-                ) from error
-    table = open_table(uri)
-    version = _find_commit(table, run_id)
-    if version is None:
-        raise StorageError(f"{uri} does not show the commit of run {run_id}. Run again; what was paid for is kept.")
-    return version
+            _commit(cast("DeltaTable", held), rows, what, overwrite=overwrite)
+        except (CommitFailedError, StorageError) as error:
+            failure = error
+        else:
+            return
+    raise StorageError(f"{uri} does not take the commit: {failure}. Nothing of it is visible; run again.") from failure
+
+
+def _commit(held: DeltaTable, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> None:
+    # deltalake spreads a stream's frames over the cores: published rows keep no order.
+    stream: Any = rows.collect_batches(lazy=True, maintain_order=True, engine="streaming")
+    where: Any = (
+        {"mode": "overwrite", "predicate": f"partition = '{what.partition}'"} if overwrite else {"mode": "append"}
+    )
+    with _table_errors(held.table_uri):
+        # The table as it was opened: what another run commits after that is a conflict.
+        write_deltalake(
+            held,
+            stream,
+            **where,
+            schema_mode="merge",
+            commit_properties=CommitProperties(
+                custom_metadata={
+                    "run_id": what.run_id,
+                    "partition": what.partition,
+                    "publish": what.mark,
+                    "number": str(what.number),
+                },
+                app_transactions=[Transaction(_application(what.partition), what.number)],
+            ),
+            writer_properties=WriterProperties(compression="ZSTD"),
+        )
+
+
+def take_back(uri: str, partition: str, run_id: str, number: int) -> None:
+    """Bring a partition back to its rows before the publishes above `number`, by one commit.
+
+    Where the history does not tell them any more, the partition is left without rows.
+    """
+    held = cast("DeltaTable", open_table(uri))
+    undone = [
+        int(commit["version"])
+        for commit in held.history()
+        if commit.get("partition") == partition and int(commit["number"]) > number
+    ]
+    before = scan(open_table(uri, min(undone) - 1) if undone else held, partition)
+    rows = cast("pl.LazyFrame", before)
+    _commit(held, rows if undone else rows.clear(), Publish(partition, run_id, "", number), overwrite=True)
+
+
+def find_publish(table: Table, mark: str) -> int | None:
+    """Return the version that the publish with this mark made, None where it made none."""
+    commits = table.history(RECENT_COMMITS) if table is not None else []
+    return next((int(commit["version"]) for commit in commits if commit.get("publish") == mark), None)
 
 
 def ensure_table(uri: str, empty: pl.DataFrame) -> None:
@@ -117,15 +166,6 @@ def ensure_table(uri: str, empty: pl.DataFrame) -> None:
         except CommitFailedError:
             continue
     raise StorageError(f"The table {uri} cannot be made: other writers are always faster. Run again.")
-
-
-def _find_commit(table: Table, run_id: str) -> int | None:
-    if table is None:
-        return None
-    for commit in table.history(50):
-        if commit.get("run_id") == run_id:
-            return int(commit["version"])
-    return None
 
 
 def _application(partition: str) -> str:

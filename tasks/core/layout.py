@@ -1,5 +1,6 @@
 """Where everything lies under a destination."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -76,6 +77,11 @@ class Layout:
     def lease(self) -> str:
         """The object that only one publishing run can hold."""
         return f"{self.destination}/staging/publish.lease"
+
+    def source_lease(self, source: str) -> str:
+        """The object that only one run of `source` can hold."""
+        name = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+        return f"{self.destination}/staging/source-{name}.lease"
 
     def report(self, run_id: str) -> str:
         """The JSON report of one run."""

@@ -1,0 +1,150 @@
+"""The publish lease, and a partition's two commits."""
+
+import threading
+import time
+
+import polars as pl
+import pytest
+
+from tasks.clients import publishing, storage, table
+from tasks.clients.lease import Lease, hold_lease
+from tasks.clients.table import Publish
+from tasks.core.errors import StorageError
+from tasks.core.layout import Layout
+
+DAY, OTHER_DAY = "2026-11-01", "2026-11-02"
+TERM = 1.0
+
+
+def rows(*keys: int, day: str = DAY) -> pl.LazyFrame:
+    frame = pl.DataFrame(
+        {"partition": [day] * len(keys), "key": keys}, schema={"partition": pl.String, "key": pl.Int64}
+    )
+    return frame.lazy()
+
+
+def keys(uri: str, day: str = DAY) -> list[int]:
+    found = table.scan(table.open_table(uri), day)
+    return [] if found is None else found.collect()["key"].sort().to_list()
+
+
+def what(number: int, mark: str = "", day: str = DAY) -> Publish:
+    return Publish(day, f"run {number}", mark or f"mark {number}", number)
+
+
+def test_a_second_owner_waits_until_the_first_is_done(bucket: str) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with hold_lease(f"{bucket}/lease", "second", term=30, on_wait=lambda: order.append("waits")):
+            order.append("second")
+
+    with hold_lease(f"{bucket}/lease", "first", term=30):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while "waits" not in order:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["waits", "first", "second"]
+    assert storage.find_bytes(f"{bucket}/lease") is None
+
+
+def test_a_lease_is_renewed_while_its_owner_works(bucket: str) -> None:
+    with hold_lease(f"{bucket}/lease", "first", term=TERM) as lease:
+        other = Lease(f"{bucket}/lease", "second", TERM)
+        until = time.monotonic() + 3 * TERM
+        while time.monotonic() < until:
+            assert not other.take()
+            time.sleep(0.05)
+        lease.check()
+
+
+def test_a_dead_owners_lease_is_taken_over_after_one_term_and_not_before(bucket: str) -> None:
+    dead = Lease(f"{bucket}/lease", "dead", TERM)
+    assert dead.take()
+    started = time.monotonic()
+    with hold_lease(f"{bucket}/lease", "second", term=TERM) as lease:
+        assert time.monotonic() - started > TERM
+        lease.check()
+        with pytest.raises(StorageError, match="another run may hold it"):
+            dead.check()
+        dead.release()
+        assert storage.find_bytes(f"{bucket}/lease") is not None, "it is another's now"
+
+
+def test_a_stalled_owner_learns_that_another_has_taken_over(bucket: str) -> None:
+    stalled = Lease(f"{bucket}/lease", "stalled", TERM)
+    assert stalled.take()
+    with hold_lease(f"{bucket}/lease", "second", term=TERM):
+        stalled.keep()
+        with pytest.raises(StorageError, match="another run may hold it"):
+            stalled.check()
+
+
+def test_a_commit_whose_reply_was_lost_is_recognised(bucket: str) -> None:
+    for _ in range(2):
+        table.publish(f"{bucket}/pairs", rows(1, 2), what(1), overwrite=False)
+    assert keys(f"{bucket}/pairs") == [1, 2]
+
+
+def test_a_run_that_was_overtaken_publishes_nothing(bucket: str) -> None:
+    table.publish(f"{bucket}/pairs", rows(1), what(1), overwrite=False)
+    with pytest.raises(StorageError, match="Another run has published"):
+        table.publish(f"{bucket}/pairs", rows(2), what(1, "another"), overwrite=False)
+    assert keys(f"{bucket}/pairs") == [1]
+
+
+def test_partitions_published_at_once_all_succeed(bucket: str) -> None:
+    days = [f"2026-11-{day:02}" for day in range(1, 7)]
+    failed: list[Exception] = []
+
+    def publish(day: str) -> None:
+        try:
+            table.publish(f"{bucket}/pairs", rows(1, 2, 3, day=day), what(1, day, day), overwrite=True)
+        except StorageError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=publish, args=(day,)) for day in days]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert [keys(f"{bucket}/pairs", day) for day in days] == [[1, 2, 3]] * len(days)
+
+
+@pytest.mark.parametrize("published", [[], [1, 2]])
+def test_a_first_commit_without_its_second_is_taken_back(bucket: str, published: list[int]) -> None:
+    layout = Layout(f"{bucket}/out")
+    table.publish(layout.rejected, rows(9, day=OTHER_DAY), what(1, day=OTHER_DAY), overwrite=True)
+    table.publish(layout.pairs, rows(8, day=OTHER_DAY), what(1, day=OTHER_DAY), overwrite=True)
+    if published:
+        table.publish(layout.rejected, rows(*published), what(1), overwrite=True)
+        table.publish(layout.pairs, rows(3), what(1), overwrite=True)
+    half = what(2 if published else 1, "died")
+    table.publish(layout.rejected, rows(5, 6), half, overwrite=True)
+
+    publishing.settle(layout, DAY, "next run")
+
+    assert keys(layout.rejected) == published
+    assert keys(layout.rejected, OTHER_DAY) == [9]
+    before = publishing.begin(layout, DAY, "next run", "next")
+    assert (before.what.number, before.done) == (half.number, False)
+    table.publish(layout.rejected, rows(7), before.what, overwrite=True)
+    table.publish(layout.pairs, rows(4), before.what, overwrite=True)
+    assert (keys(layout.rejected), keys(layout.pairs)) == ([7], [4])
+
+
+def test_a_publish_that_is_tried_again_finds_what_stood_before_it(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    for number, mark in enumerate(("first", "second"), start=1):
+        table.publish(layout.rejected, rows(), what(number, mark), overwrite=True)
+        table.publish(layout.pairs, rows(number), what(number, mark), overwrite=False)
+    before = publishing.begin(layout, DAY, "run", "second")
+    kept = table.scan(before.pairs, DAY)
+    assert before.done
+    assert kept is not None
+    assert kept.collect()["key"].to_list() == [1]
+    assert keys(layout.pairs) == [1, 2]
