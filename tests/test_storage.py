@@ -11,6 +11,7 @@ from s3fs.errors import translate_boto_error
 from flows.servers import serve
 from tasks.clients import storage, table
 from tasks.clients.storage import TransientStorageError
+from tasks.clients.table import Publish
 from tasks.core.errors import SourceError, StorageError
 from tests.s3_proxy import S3Proxy
 
@@ -25,7 +26,7 @@ WRITERS: dict[str, Callable[[str], object]] = {
         f"{uri}/d.parquet", storage_options=storage.object_store_options(), credential_provider=None
     ),
     "deltalake": lambda uri: table.publish(
-        f"{uri}/table", ROWS.lazy(), partition="2026-01-01", run_id="r", overwrite=False
+        f"{uri}/table", ROWS.lazy(), Publish("2026-01-01", "r", "r", 1), overwrite=False
     ),
 }
 READERS: dict[str, Callable[[str], object]] = {
@@ -126,7 +127,7 @@ def test_every_operation_takes_up_the_credentials_of_its_moment(
     profile(f"credential_process = {process}\nregion = us-east-1")
     storage.write_frame(ROWS, f"{bucket}/a.parquet")
     storage.write_bytes(f"{bucket}/a", b"a")
-    table.publish(f"{bucket}/table", ROWS.lazy(), partition="2026-01-01", run_id="r", overwrite=False)
+    table.publish(f"{bucket}/table", ROWS.lazy(), Publish("2026-01-01", "r", "r", 1), overwrite=False)
     before: set[str] = set()
     for name, reads in READERS.items():
         proxy.seen()
