@@ -8,6 +8,7 @@ from pathlib import Path
 
 # Before anything imports Prefect or litellm: nothing of the user's own is read or written.
 _HOME = tempfile.mkdtemp(prefix="pairmill-tests-")
+USERS_ENVIRONMENT = dict(os.environ)
 os.environ.update(
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
