@@ -146,7 +146,7 @@ def _figures(report: RunReport) -> Table:
     grid = Table.grid(padding=(0, 2))
     rows = [
         ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
-        ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected"),
+        ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected; {report.shortfall:,} pairs still missing"),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
         ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
         ("in flight", f"{report.calls_in_flight:,}", "calls at once, as the provider allowed"),
@@ -166,7 +166,7 @@ def _figures(report: RunReport) -> Table:
 def _left_out(report: RunReport) -> str:
     counts = {
         "served already": report.already_served,
-        "rejected before": report.already_rejected,
+        "with no attempt left": report.given_up,
         "repeated": report.repeated,
         "blank": report.blank,
     }
@@ -176,9 +176,14 @@ def _left_out(report: RunReport) -> str:
 def _notes(report: RunReport) -> list[str]:
     notes = []
     if not report.requests:
-        notes.append("No call was paid for: what the source holds is served, or was judged before.")
+        left = f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
+        notes.append(f"No call was paid for: what the source holds is served{left}.")
     if report.shortfall:
-        notes.append(f"{report.shortfall:,} pairs are still missing; another --seed asks for fresh completions.")
+        reasons = ", ".join(f"{reason} {pairs:,}" for reason, pairs in report.shortfall_reasons.items())
+        notes.append(
+            f"{report.shortfall:,} pairs are still missing, after {report.max_attempts_per_pair} attempts for each "
+            f"({reasons}). A higher --max-attempts-per-pair tries those again."
+        )
     if report.source_changes:
         notes.append("The source has changed since the last run of this partition:")
         notes += [f"  {change}" for change in report.source_changes[:5]]

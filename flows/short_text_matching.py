@@ -15,7 +15,7 @@ from flows import parameters as of
 from flows.order import place_order
 from flows.telling import name_run, tell
 from tasks.core.report import RunReport, headline
-from tasks.core.requests import OnPublished
+from tasks.core.requests import OnPublished, Shard
 from tasks.window import STEPS_IN_FLIGHT, in_window
 
 
@@ -34,6 +34,7 @@ def generate_short_text_pairs(
     partition: of.Day = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
     pairs_per_task: of.PairsPerTask = 1,
+    max_attempts_per_pair: of.Attempts = 3,
     on_published: OnPublished = "add",
     api_base: str = "",
     model_revision: str = "",
@@ -62,6 +63,8 @@ def generate_short_text_pairs(
             or the day before it where the source holds {partition}.
         languages: Languages of the generated texts, as English names, or all.
         pairs_per_task: Accepted pairs wanted per task description and language.
+        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
+            pair over all runs.
         on_published: add generates what is missing; redo judges the whole partition again, from
             completions already paid for, and replaces it.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
@@ -83,17 +86,22 @@ def generate_short_text_pairs(
     order = place_order(**locals())
 
     # Imported here, so that the form and --help do not wait for polars and deltalake.
+    from tasks.again import ask_again  # noqa: PLC0415
     from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
     from tasks.generate import generate_completions, open_model  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
+    judged: list[Shard] = []
     with hold_source(order):
         plan = extract_task_descriptions(order)
         with open_model(order, plan) as model:
-            completed = in_window(plan.shards, partial(generate_completions.submit, order=order, model=model))
-            judged = list(in_window(completed, partial(validate_pairs.submit, order=order)))
+            shards = plan.shards
+            while shards:
+                completed = in_window(shards, partial(generate_completions.submit, order=order, model=model))
+                judged += in_window(completed, partial(validate_pairs.submit, order=order))
+                shards = ask_again(order, plan, judged)
         report = publish_partition(order, plan, judged)
     show_report(report)
     return report

@@ -2,27 +2,31 @@
 
 import dataclasses
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import journal, publishing, storage, table
+from tasks.clients import publishing, storage, table
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
-from tasks.core.columns import COMPLETIONS, fit_source_columns
-from tasks.core.planning import number_hashes, plan_requests
-from tasks.core.requests import Order, Plan, Shard
+from tasks.core.columns import fit_source_columns
+from tasks.core.planning import USED, number_hashes, plan_requests
+from tasks.core.requests import Order, Plan
 from tasks.policy import is_transient
 from tasks.progress import progress
+from tasks.staging import Scratch, stage_shards
 
-SHARD_ROWS = 5_000
+# Descriptions named in the report of those that cannot be served.
+GIVEN_UP_EXAMPLES = 100
 
 
 @contextmanager
@@ -66,10 +70,10 @@ def extract_task_descriptions(order: Order) -> Plan:
     storage.require_bucket(order.destination)
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
-        scratch = Path(folder)
-        found = read_descriptions(objects, scratch)
-        plan = _plan_requests(order, found, scratch)
-        shards = tuple(_stage_shards(order, plan.requests, scratch))
+        found = read_descriptions(objects, Path(folder))
+        requests = Scratch(Path(folder))
+        plan = _plan_requests(order, found, requests)
+        shards = tuple(stage_shards(order, requests))
     cached = sum(shard.cached for shard in shards)
     get_run_logger().info(
         "%d descriptions, %d requests, %d of them in the journal", plan.descriptions, plan.requests, cached
@@ -77,8 +81,8 @@ def extract_task_descriptions(order: Order) -> Plan:
     return dataclasses.replace(plan, shards=shards, cached=cached)
 
 
-def _plan_requests(order: Order, found: Descriptions, scratch: Path) -> Plan:
-    """Write the wanted requests to plan-*.parquet in `scratch`, and count them."""
+def _plan_requests(order: Order, found: Descriptions, requests: Scratch) -> Plan:
+    """Append the wanted requests to `requests`, and count what was found."""
     publishing.settle(order.layout, order.partition, order.run_id)
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
     found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
@@ -87,51 +91,50 @@ def _plan_requests(order: Order, found: Descriptions, scratch: Path) -> Plan:
     )
     served = find_served(pairs, numbers, order)
     judged = find_judged(pairs, rejected, numbers, served, order)
-    requests = wanted = already_rejected = 0
+    wanted, used, given_up = 0, [pl.DataFrame(schema=USED)], _GivenUp()
     for frame in found.frames(order.limit):
-        for rows, missing, known in plan_requests(frame, served, judged, order):
-            wanted += missing
-            already_rejected += known
-            if rows.height:
-                plan_row = pl.int_range(requests, requests + rows.height, dtype=pl.Int64).alias("plan_row")
-                path = scratch / f"plan-{requests:012}.parquet"
-                rows.select(plan_row, pl.all()).write_parquet(path, compression="lz4")
-                requests += rows.height
+        for planned in plan_requests(frame, served, judged, order):
+            requests.append(planned.requests)
+            wanted += planned.wanted
+            used.append(planned.used)
+            given_up.add(planned.given_up)
+    before = pl.concat(used)
     return Plan(
         descriptions=numbers.height,
         blank=found.blank,
         repeated=found.repeated,
         already_served=served.filter(pl.col("pairs") >= order.pairs_per_task).height,
-        already_rejected=already_rejected,
+        already_rejected=before["reason"].count(),
+        given_up=given_up.groups,
+        given_up_reasons=given_up.reasons,
+        given_up_examples=tuple(given_up.examples),
+        used_uri=_stage_used(order, before) if requests.rows else "",
         wanted=wanted,
-        requests=requests,
+        requests=requests.rows,
         source_columns=tuple(found.schema),
         objects=tuple({"uri": item.uri, "etag": item.etag, "size": item.size} for item in found.objects),
         source_changes=find_source_changes([pairs, rejected], order, found.objects),
     )
 
 
-def _stage_shards(order: Order, requests: int, scratch: Path) -> Iterator[Shard]:
-    """Look the whole plan up in the journal, once, and stage each shard with what is known of it."""
-    if not requests:
-        return
-    # What a killed run paid for may still lie on this machine alone.
-    journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
-    plan = pl.scan_parquet(scratch / "plan-*.parquet")
-    known = scratch / "known"
-    number = (pl.col("plan_row") // SHARD_ROWS).alias("shard")
-    journal.look_up(order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")).with_columns(
-        number
-    ).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
-    for shard, first_row in enumerate(range(0, requests, SHARD_ROWS)):
-        rows = plan.slice(first_row, SHARD_ROWS).collect()
-        files = sorted((known / f"shard={shard}").glob("*.parquet"))
-        completions = pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
-        if files:
-            completions = journal.keep_earliest(pl.read_parquet(files)).select(completions.columns)
-        staged = rows.join(completions, on="request_key", how="left", maintain_order="left").with_columns(
-            cached=pl.col("completed_at").is_not_null()
-        )
-        uri = f"{order.staging}/plan/{shard:06}.parquet"
-        storage.write_frame(staged, uri)
-        yield Shard(shard, uri, first_row, staged.height, int(staged["cached"].sum()))
+def _stage_used(order: Order, used: pl.DataFrame) -> str:
+    """Keep the samples that are used up for the rounds to come; empty where there are none."""
+    if not used.height:
+        return ""
+    uri = f"{order.staging}/used.parquet"
+    storage.write_frame(used, uri)
+    return uri
+
+
+class _GivenUp:
+    """Counts what cannot be served any more."""
+
+    def __init__(self) -> None:
+        self.groups = 0
+        self.reasons: Counter[str] = Counter()
+        self.examples: list[dict[str, Any]] = []
+
+    def add(self, given_up: pl.DataFrame) -> None:
+        self.groups += given_up.height
+        self.reasons.update(dict(given_up.group_by("reason").agg(pl.col("missing").sum()).iter_rows()))
+        self.examples += given_up.head(GIVEN_UP_EXAMPLES - len(self.examples)).to_dicts()

@@ -1,8 +1,9 @@
 """Step 2: a shard's requests get their completions, from the journal or paid."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import Event, Lock
 
 import polars as pl
 from prefect import get_run_logger, task
@@ -16,17 +17,23 @@ from tasks.clients.calls import ModelClient, Request
 from tasks.clients.lane import open_lane
 from tasks.clients.rates import Rates
 from tasks.core.columns import COMPLETIONS
+from tasks.core.errors import StoppedError
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Plan, Shard
 from tasks.policy import is_transient
 from tasks.progress import progress
 
+# Returns the process's one client, opening it the first time.
+Model = Callable[[], ModelClient]
+
 
 @contextmanager
-def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
-    """Hold the process's model client and journal inside the block; None where nothing is to be paid.
+def open_model(order: Order, plan: Plan) -> Iterator[Model]:
+    """Hold the process's model client and journal inside the block.
 
-    Leaving the block by whatever way stops paying at once and flushes the journal.
+    Where the journal answers the whole plan, they are opened only by the first step
+    that has something to pay for. Leaving the block by whatever way stops paying at
+    once and flushes the journal.
 
     Raises:
         UsageError, ModelError: The model's name or key cannot work.
@@ -34,9 +41,29 @@ def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
     """
     progress.begin("generate", plan.requests)
     progress.cached = plan.cached
-    if plan.requests == plan.cached:
-        yield None
-        return
+    opening, closed = Lock(), Event()
+    clients: list[ModelClient] = []
+    with ExitStack() as stack:
+
+        def model() -> ModelClient:
+            with opening:
+                if closed.is_set():
+                    raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
+                if not clients:
+                    clients.append(stack.enter_context(_connect(order)))
+                return clients[0]
+
+        if plan.requests > plan.cached:
+            model()
+        try:
+            yield model
+        finally:
+            with opening:
+                closed.set()
+
+
+@contextmanager
+def _connect(order: Order) -> Iterator[ModelClient]:
     with journal.Journal(order.layout.journal(order.recipe.recipe_id)) as record:
         lane = open_lane(order.recipe, order.api_base)
         get_run_logger().info("%s lane: %s", lane.name, lane.why)
@@ -48,10 +75,10 @@ def open_model(order: Order, plan: Plan) -> Iterator[ModelClient | None]:
             rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=order.recipe.max_tokens),
             budget=_budget(order),
             price=own_price(order),
-        ) as model:
-            progress.paid = lambda: model.paid + model.failed
-            yield model
-        get_run_logger().info("%d calls paid, %d attempts repeated", model.paid, model.retried)
+        ) as client:
+            progress.paid = lambda: client.paid + client.failed
+            yield client
+        get_run_logger().info("%d calls paid, %d attempts repeated", client.paid, client.retried)
     if record.lost is not None:
         raise record.lost
 
@@ -76,7 +103,7 @@ def _budget(order: Order) -> Budget | None:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def generate_completions(shard: Shard, order: Order, model: ModelClient | None) -> Shard:
+def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     """Give every request of `shard` its completion, each durable before it counts.
 
     Writes the shard's rows with the columns of COMPLETIONS filled in.
@@ -85,21 +112,21 @@ def generate_completions(shard: Shard, order: Order, model: ModelClient | None) 
         Where they lie.
 
     Raises:
-        ModelError, StoppedError: The run is over; what was paid for is in the journal.
+        UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
     """
     rows = storage.read_frame(shard.uri)
     context = TaskRunContext.get()
     if context is not None and context.task_run.run_count > 1:
         rows = _look_up_again(rows, order)
     wanted = rows.filter(~pl.col("cached"))
-    if wanted.height and model is not None:
+    if wanted.height:
         prompts = map(build_prompt, wanted["task"], wanted["language"])
-        completions = model.complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
+        completions = model().complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
         answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
         rows = pl.concat([rows.filter(pl.col("cached")), answered.select(rows.columns)]).sort("plan_row")
     uri = f"{order.staging}/completions/{shard.number:06}.parquet"
     storage.write_frame(rows, uri)
-    return replace(shard, uri=uri, calls_in_flight=model.limit if wanted.height and model is not None else 0)
+    return replace(shard, uri=uri, calls_in_flight=model().limit if wanted.height else 0)
 
 
 def _look_up_again(rows: pl.DataFrame, order: Order) -> pl.DataFrame:

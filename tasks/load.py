@@ -61,13 +61,13 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         return _report(order, summarise(order, plan, None), _now_published(order), published=False)
     judged = storage.scan_frames([shard.uri for shard in shards])
     if order.limit:
-        decided = _decide(order, judged, table.open_table(order.layout.pairs))
+        decided = decide(order, judged, table.open_table(order.layout.pairs))
         report = _report(order, summarise(order, plan, decided, shards), _Published(), published=False)
         storage.delete_prefix(order.staging)
         return report
     with hold_lease(order.layout.lease, order.run_id) as lease:
         before = publishing.begin(order.layout, order.partition, order.run_id, _mark(order))
-        decided = _decide(order, judged, before.pairs)
+        decided = decide(order, judged, before.pairs)
         figures = summarise(order, plan, decided, shards)
         if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
@@ -85,10 +85,19 @@ def _mark(order: Order) -> str:
     return f"{order.run_id} {order.started_at.isoformat()}"
 
 
-def _decide(order: Order, judged: pl.LazyFrame, pairs: table.Table) -> pl.LazyFrame:
-    """Return the judged rows with the duplicates among them, and of `pairs` that stay published."""
+def decide(
+    order: Order, judged: pl.LazyFrame, pairs: table.Table, *, among: pl.LazyFrame | None = None
+) -> pl.LazyFrame:
+    """Return the judged rows with duplicates among all rows, and of pairs that stay published, rejected.
+
+    Args:
+        order: The run.
+        judged: Rows to return.
+        pairs: The pairs table at one version.
+        among: Rows that they are compared with, `judged` itself where it is None.
+    """
     kept = None if order.on_published == "redo" else table.scan(pairs, order.partition)
-    return mark_duplicates(judged, find_duplicates(judged, kept))
+    return mark_duplicates(judged, find_duplicates(judged if among is None else among, kept))
 
 
 def _commit(order: Order, plan: Plan, decided: pl.LazyFrame, before: publishing.Before, lease: Lease) -> None:

@@ -31,5 +31,10 @@ class Progress:
         self.step, self.total, self.cached = step, total, 0
         self.started, self.paid = time.monotonic(), lambda: 0
 
+    def more(self, total: int, cached: int) -> None:
+        """Note another round of `total` requests, `cached` of them answered already."""
+        self.total += total
+        self.cached += cached
+
 
 progress = Progress()

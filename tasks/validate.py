@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
@@ -25,9 +26,9 @@ def validate_pairs(shard: Shard, order: Order) -> Shard:
     """Judge every row of `shard` and stage it with its `reasons`, none for an accepted row.
 
     Returns:
-        Where the judged rows lie; see `judge_completions` for their columns.
+        Where the judged rows lie, and how many were rejected; see `judge_completions` for their columns.
     """
     judged = judge_completions(storage.read_frame(shard.uri).lazy(), order)
     uri = f"{order.staging}/judged/{shard.number:06}.parquet"
     storage.write_frame(judged, uri)
-    return replace(shard, uri=uri)
+    return replace(shard, uri=uri, rejected=judged.filter(pl.col("reasons").list.len() > 0).height)

@@ -41,8 +41,8 @@ def test_a_bucket_becomes_a_table_and_nothing_is_paid_for_twice(
     put(bucket, "tasks/a.jsonl", lines(ROWS))
     model_server.script("thing 7 ", [answer("no json")])
     first = json.loads(run().stdout)
-    assert (first["judged"], first["accepted"], first["rejected"]) == (ROWS, ROWS - 1, 1)
-    assert first["reasons"] == {"unparsable": 1}
+    assert (first["judged"], first["accepted"], first["rejected"]) == (ROWS + 2, ROWS - 1, 3)
+    assert first["reasons"] == {"unparsable": 3}
     pairs = table.scan(table.open_table(f"{bucket}/out/pairs"))
     assert pairs is not None
     rows = pairs.collect()
@@ -53,7 +53,7 @@ def test_a_bucket_becomes_a_table_and_nothing_is_paid_for_twice(
     second = json.loads(run().stdout)
     assert (second["requests"], second["already_served"], second["published"]) == (0, ROWS - 1, False)
     redo = json.loads(run("--on-published", "redo").stdout)
-    assert (redo["judged"], redo["cached"], redo["paid"]) == (ROWS, ROWS, 0)
+    assert (redo["judged"], redo["cached"], redo["paid"]) == (ROWS + 2, ROWS + 2, 0)
     assert len(model_server.prompts) == paid
 
 

@@ -14,6 +14,7 @@ GIVEN: dict[str, Any] = {
     "partition": "2026-03-04",
     "languages": ["English", "German", "English"],
     "pairs_per_task": 2,
+    "max_attempts_per_pair": 3,
     "on_published": "add",
     "api_base": "",
     "model_revision": "r",

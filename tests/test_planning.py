@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.planning import JUDGED, SERVED, normalise, number_hashes, plan_requests
+from tasks.core.planning import GROUP, JUDGED, SERVED, next_requests, normalise, number_hashes, plan_requests
 from tasks.core.requests import Order
 from tests.orders import ORDER
 
@@ -28,7 +28,8 @@ def plan(
             order,
         )
     )
-    return pl.concat([rows for rows, _, _ in pieces]), sum(one[1] for one in pieces), sum(one[2] for one in pieces)
+    used = pl.concat(piece.used for piece in pieces)
+    return pl.concat(piece.requests for piece in pieces), sum(one.wanted for one in pieces), used["reason"].count()
 
 
 def serve(descriptions: pl.DataFrame, language: str, pairs: int) -> pl.DataFrame:
@@ -71,14 +72,66 @@ def test_another_languages_pairs_serve_nothing() -> None:
     assert plan(ORDER, one, serve(one, "German", 9))[1] == 1
 
 
-@pytest.mark.parametrize(("accepted", "left_out"), [(True, 0), (False, 1)])
-def test_a_request_that_was_judged_gives_way_to_the_next_sample(accepted: bool, left_out: int) -> None:
+def judge(requests: pl.DataFrame, *reasons: str | None) -> pl.DataFrame:
+    numbers = requests.head(len(reasons)).with_columns(
+        number=number_hashes(pl.col("description_hash")), reason=pl.Series(reasons, dtype=pl.String)
+    )
+    return numbers.select(*JUDGED)
+
+
+@pytest.mark.parametrize(("reason", "samples", "rejected"), [(None, [1], 0), ("empty", [1, 2], 1)])
+def test_a_request_that_was_judged_gives_way_to_the_next_sample(
+    reason: str | None, samples: list[int], rejected: int
+) -> None:
     order = dataclasses.replace(ORDER, pairs_per_task=2)
     one = describe("one")
-    first = plan(order, one)[0]["request_key"][0]
-    judged = pl.DataFrame({"request_key": [first], "accepted": [accepted]}, schema=JUDGED)
-    rows, _, known = plan(order, one, serve(one, "English", int(accepted)), judged)
-    assert (rows["sample_index"].to_list(), known) == ([1], left_out)
+    judged = judge(plan(order, one)[0], reason)
+    rows, _, known = plan(order, one, serve(one, "English", int(reason is None)), judged)
+    assert (rows["sample_index"].to_list(), known) == (samples, rejected)
+
+
+@pytest.mark.parametrize(("attempts", "samples", "missing"), [(2, [], [1]), (3, [2], [])])
+def test_what_has_no_attempt_left_is_given_up_with_its_main_reason(
+    attempts: int, samples: list[int], missing: list[int]
+) -> None:
+    one = describe("one")
+    asked = plan(dataclasses.replace(ORDER, pairs_per_task=2), one)[0]
+    order = dataclasses.replace(ORDER, max_attempts_per_pair=attempts)
+    [piece] = plan_requests(one, pl.DataFrame(schema=SERVED), judge(asked, "empty", "empty"), order)
+    assert piece.requests["sample_index"].to_list() == samples
+    assert piece.given_up["missing"].to_list() == missing
+    assert set(piece.given_up["reason"]) <= {"empty"}
+
+
+def test_a_judged_request_of_another_recipe_uses_nothing_up() -> None:
+    one = describe("one")
+    other = dataclasses.replace(ORDER, recipe=dataclasses.replace(ORDER.recipe, seed=1))
+    judged = judge(plan(other, one)[0], "empty")
+    assert plan(ORDER, one, judged=judged)[0]["sample_index"].to_list() == [0]
+
+
+@given(
+    outcomes=st.lists(st.booleans(), min_size=12, max_size=12),
+    pairs=st.integers(1, 4),
+    attempts=st.integers(1, 3),
+)
+def test_rounds_end_with_exactly_the_pairs_wanted_or_with_every_attempt_used(
+    outcomes: list[bool], pairs: int, attempts: int
+) -> None:
+    order = dataclasses.replace(ORDER, pairs_per_task=pairs, max_attempts_per_pair=attempts)
+    groups = describe("one").with_columns(language=pl.lit("English"))
+    samples: list[int] = []
+    while missing := pairs - sum(outcomes[sample] for sample in samples):
+        used = pl.DataFrame({"sample_index": samples}, schema={"sample_index": pl.Int64}).join(
+            groups.select(GROUP), how="cross"
+        )
+        asked = next_requests(groups.with_columns(missing=pl.lit(missing, pl.Int64)), used, order)
+        if not asked.height:
+            break
+        assert asked.height <= missing
+        samples += asked["sample_index"].to_list()
+    assert samples == list(range(len(samples)))
+    assert missing == 0 or len(samples) == pairs * attempts
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", " a ", "", "é", "e\u0301"])))

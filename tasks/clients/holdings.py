@@ -47,27 +47,27 @@ def find_judged(
     Calls that failed count as not judged, and so does, in a redo, every rejection.
 
     Returns:
-        JUDGED, each request once.
+        JUDGED, each request once, as accepted where it is both.
     """
     complete = served.filter(pl.col("pairs") >= order.pairs_per_task).select("number", "language")
     found = []
-    for held, accepted in ((pairs, True), (rejected, False)):
+    for held, reason in ((pairs, pl.lit(None, pl.String)), (rejected, pl.col("reasons").list.first())):
         rows = table.scan(held)
-        if rows is None or (order.on_published == "redo" and not accepted):
+        if rows is None or (order.on_published == "redo" and held is rejected):
             continue
-        if not accepted:
+        if held is rejected:
             rows = rows.filter(~pl.col("reasons").list.contains(CALL_FAILED))
         found.append(
             _theirs(rows, order)
-            .select("request_key", "language", number=number_hashes(pl.col("description_hash")))
+            .with_columns(number=number_hashes(pl.col("description_hash")), reason=reason)
+            .select(*JUDGED)
             .join(numbers.lazy(), on="number", how="semi")
             .join(complete.lazy(), on=["number", "language"], how="anti")
-            .select("request_key", accepted=pl.lit(accepted))
         )
     if not found:
         return pl.DataFrame(schema=JUDGED)
-    judged = pl.concat(found).collect(engine="streaming")
-    return judged.sort("accepted", descending=True).unique("request_key", keep="first")
+    judged = pl.concat(found).collect(engine="streaming").sort("reason", nulls_last=False)
+    return judged.unique("request_key", keep="first", maintain_order=True)
 
 
 def _theirs(rows: pl.LazyFrame, order: Order) -> pl.LazyFrame:

@@ -36,6 +36,7 @@ def report_markdown(report: RunReport) -> str:
                 ["Calls in flight, settled at", f"{report.calls_in_flight:,}"],
                 ["Accepted", f"{report.accepted:,}"],
                 ["Rejected", f"{report.rejected:,}"],
+                ["Rounds of asking", f"{report.rounds:,}"],
                 ["Still missing", f"{report.shortfall:,}"],
                 ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
                 ["Cost", money(report.cost_usd)],
@@ -48,6 +49,9 @@ def report_markdown(report: RunReport) -> str:
     if report.reasons:
         rows = [[escape(row["reason"]), f"{row['rows']:,}", row["share"]] for row in reason_rows(report)]
         parts += ["### Why rows were rejected", _table(["Reason", "Rows", "Share"], rows)]
+    if report.shortfalls:
+        short = [[escape(one.task), one.language, f"{one.missing:,}", escape(one.reason)] for one in report.shortfalls]
+        parts += ["### Still missing", _table(["Task description", "Language", "Pairs", "Main reason"], short)]
     if report.by_language:
         figures = [[name, f"{one.accepted:,}", f"{one.rejected:,}"] for name, one in report.by_language.items()]
         parts += ["### Languages", _table(["Language", "Accepted", "Rejected"], figures)]

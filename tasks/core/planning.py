@@ -1,6 +1,7 @@
 """From distinct descriptions to the requests that a destination still lacks."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -12,8 +13,35 @@ EXPANDED_ROWS = 50_000
 
 # What a destination holds of one description (by its number) and language.
 SERVED: Schema = {"number": pl.Int128, "language": pl.String, "pairs": pl.Int64}
-# The requests that a destination has judged, accepted or rejected.
-JUDGED: Schema = {"request_key": pl.String, "accepted": pl.Boolean}
+# The requests that a destination has judged; `reason` is the first one of a rejected row, else null.
+JUDGED: Schema = {
+    "number": pl.Int128,
+    "language": pl.String,
+    "sample_index": pl.Int64,
+    "request_key": pl.String,
+    "reason": pl.String,
+}
+# One description in one language: what a quota is counted in.
+GROUP = ["description_hash", "language"]
+# The samples of a group that were asked for already, and how each ended.
+USED: Schema = {"description_hash": pl.String, "language": pl.String, "sample_index": pl.Int64, "reason": pl.String}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What some descriptions still need.
+
+    `requests` has the columns of REQUESTS but plan_row, and the source's own.
+    `used` are the samples that the destination has judged under this recipe, of
+    descriptions that are short. `wanted` counts the pairs that were missing, and
+    `given_up` are the groups that no sample is left for: task, language,
+    `missing` (pairs) and `reason`, the most frequent one of their rejected rows.
+    """
+
+    requests: pl.DataFrame
+    used: pl.DataFrame
+    wanted: int
+    given_up: pl.DataFrame
 
 
 def normalise(batch: pl.DataFrame) -> pl.DataFrame:
@@ -33,8 +61,8 @@ def count_missing(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order
     """Return the pairs still wanted per description and language of `order`.
 
     Returns:
-        Rows of `descriptions` x languages, in that order, with `language` and
-        `missing` (pairs, above 0).
+        Rows of `descriptions` x languages, in that order, with `number`,
+        `language` and `missing` (pairs, above 0).
     """
     languages = pl.DataFrame({"language": list(order.languages)}, schema={"language": pl.String})
     return (
@@ -43,45 +71,77 @@ def count_missing(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order
         .join(served, on=["number", "language"], how="left", maintain_order="left")
         .with_columns(missing=order.pairs_per_task - pl.col("pairs").fill_null(0))
         .filter(pl.col("missing") > 0)
-        .drop("pairs", "number")
+        .drop("pairs")
     )
 
 
 def plan_requests(
     descriptions: pl.DataFrame, served: pl.DataFrame, judged: pl.DataFrame, order: Order
-) -> Iterator[tuple[pl.DataFrame, int, int]]:
-    """Yield the requests that are still wanted, in frames of bounded size.
-
-    A request that the destination has judged before is not asked again; the
-    next sample index below `pairs_per_task` takes its place.
+) -> Iterator[Planned]:
+    """Yield what is still wanted, in frames of bounded size.
 
     Args:
         descriptions: task, description_hash and the source's own columns.
         served: SERVED.
         judged: JUDGED.
         order: The run.
-
-    Yields:
-        (requests, wanted, rejected): the columns of REQUESTS but plan_row, and
-        the source's own; the pairs that were missing; the requests left out
-        because their completion was rejected before.
     """
-    samples = pl.DataFrame({"sample_index": range(order.pairs_per_task)}, schema={"sample_index": pl.Int64})
-    own = [name for name in REQUESTS if name != "plan_row"]
-    own += [name for name in descriptions.columns if name not in own]
-    place = pl.int_range(pl.len()).over("description_hash", "language")
     step = max(1, EXPANDED_ROWS // (len(order.languages) * order.pairs_per_task))
     for piece in descriptions.iter_slices(step):
         missing = count_missing(piece, served, order)
-        candidates = missing.join(samples, how="cross", maintain_order="left_right")
-        prompts = map(build_prompt, candidates["task"].to_list(), candidates["language"].to_list())
-        keys = request_keys(order.recipe, prompts, candidates["sample_index"].to_list())
-        known = candidates.with_columns(pl.Series("request_key", keys, dtype=pl.String)).join(
-            judged, on="request_key", how="left", maintain_order="left"
-        )
-        fresh = known.filter(pl.col("accepted").is_null()).filter(place < pl.col("missing"))
-        yield (
-            fresh.select(own),
-            int(missing["missing"].sum()),
-            known.filter(~pl.col("accepted")).height,
-        )
+        used = _find_used(missing, judged, order)
+        groups = missing.drop("number")
+        requests = next_requests(groups, used, order)
+        yield Planned(requests, used, int(missing["missing"].sum()), _find_given_up(groups, requests, used))
+
+
+def next_requests(groups: pl.DataFrame, used: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Return the next samples of each group: as many as it misses, none twice, none beyond the limit.
+
+    The limit is `max_attempts_per_pair` samples a wanted pair, over all runs.
+
+    Args:
+        groups: task, description_hash, language, `missing` and the source's own columns.
+        used: USED, or its first three columns.
+        order: The run.
+
+    Returns:
+        The columns of REQUESTS but plan_row, and the source's own, in the order of `groups`.
+    """
+    limit = order.pairs_per_task * order.max_attempts_per_pair
+    spent = used.group_by(GROUP).agg(spent=pl.len().cast(pl.Int64))
+    reach = pl.min_horizontal(pl.lit(limit), pl.col("missing") + pl.col("spent").fill_null(0))
+    candidates = (
+        groups.join(spent, on=GROUP, how="left", maintain_order="left")
+        .with_columns(sample_index=pl.int_ranges(reach, dtype=pl.Int64))
+        .explode("sample_index")
+        .join(used, on=[*GROUP, "sample_index"], how="anti", maintain_order="left")
+    )
+    fresh = candidates.filter(pl.int_range(pl.len()).over(GROUP) < pl.col("missing"))
+    own = [name for name in REQUESTS if name != "plan_row"]
+    own += [name for name in groups.columns if name not in own and name != "missing"]
+    return _with_keys(fresh, order).select(own)
+
+
+def _find_used(missing: pl.DataFrame, judged: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Return USED of the groups in `missing`; a request of another recipe has another key."""
+    before = missing.join(judged.rename({"request_key": "judged_key"}), on=["number", "language"], how="inner")
+    return _with_keys(before, order).filter(pl.col("request_key") == pl.col("judged_key")).select(*USED)
+
+
+def _with_keys(samples: pl.DataFrame, order: Order) -> pl.DataFrame:
+    prompts = map(build_prompt, samples["task"].to_list(), samples["language"].to_list())
+    keys = request_keys(order.recipe, prompts, samples["sample_index"].to_list())
+    return samples.with_columns(pl.Series("request_key", keys, dtype=pl.String))
+
+
+def _find_given_up(groups: pl.DataFrame, requests: pl.DataFrame, used: pl.DataFrame) -> pl.DataFrame:
+    planned = requests.group_by(GROUP).agg(planned=pl.len().cast(pl.Int64))
+    reasons = used.group_by(GROUP).agg(reason=pl.col("reason").drop_nulls().mode(maintain_order=True).first())
+    return (
+        groups.join(planned, on=GROUP, how="left", maintain_order="left")
+        .with_columns(missing=pl.col("missing") - pl.col("planned").fill_null(0))
+        .filter(pl.col("missing") > 0)
+        .join(reasons, on=GROUP, how="left", maintain_order="left")
+        .select("task", "language", "missing", pl.col("reason").fill_null("not recorded"))
+    )

@@ -13,6 +13,15 @@ class LanguageFigures(BaseModel):
     rejected: int
 
 
+class Shortfall(BaseModel):
+    """Pairs that one description lacks in one language, and the most frequent reason of its rejected rows."""
+
+    task: str
+    language: str
+    missing: int
+    reason: str
+
+
 class SamplePair(BaseModel):
     """One accepted pair, as an example."""
 
@@ -31,7 +40,10 @@ class RunReport(BaseModel):
     `retried` attempts that were repeated and `throttled` those told to wait;
     `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. Tokens and `cost_usd`
     (US dollars, null when unknown) are of the calls paid in this run, `seconds` of
-    the whole run. `shortfall` are pairs still missing. `files` are the URIs of the
+    the whole run. `rounds` are those of asking again. `shortfall` are pairs still missing,
+    `shortfall_reasons` the same by main reason and `shortfalls` the first descriptions
+    they belong to; `given_up` counts descriptions x languages whose attempts were used
+    up before this run, so that it asked nothing for them. `files` are the URIs of the
     partition's Parquet files, empty where nothing is published.
     """
 
@@ -43,6 +55,7 @@ class RunReport(BaseModel):
     model_name: str
     languages: list[str]
     pairs_per_task: int
+    max_attempts_per_pair: int
     on_published: str
     seed: int
     descriptions: int
@@ -50,7 +63,9 @@ class RunReport(BaseModel):
     repeated: int
     already_served: int
     already_rejected: int
+    given_up: int
     requests: int
+    rounds: int
     cached: int
     paid: int
     failed: int
@@ -61,6 +76,8 @@ class RunReport(BaseModel):
     accepted: int
     rejected: int
     shortfall: int
+    shortfall_reasons: dict[str, int]
+    shortfalls: list[Shortfall]
     reasons: dict[str, int]
     by_language: dict[str, LanguageFigures]
     input_tokens: int
@@ -81,11 +98,13 @@ def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests:
         wanted = report.descriptions * len(report.languages)
-        return f"{report.partition}: nothing to do, {report.already_served:,} of {wanted:,} are served already"
+        short = f", {report.given_up:,} have no attempt left" if report.given_up else ""
+        return f"{report.partition}: nothing to do, {report.already_served:,} of {wanted:,} are served already{short}"
     verb = "published" if report.published else "judged, not published:"
     return (
         f"{report.partition}: {verb} {report.accepted:,} pairs, {report.rejected:,} rejected, "
         f"{report.paid:,} calls paid, {report.cached:,} from the journal"
+        + (f", {report.shortfall:,} still missing" if report.shortfall else "")
     )
 
 

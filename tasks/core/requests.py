@@ -3,11 +3,11 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from tasks.core.layout import Layout
 from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
@@ -58,6 +58,7 @@ class Order:
     partition: str
     languages: tuple[str, ...]
     pairs_per_task: int
+    max_attempts_per_pair: int
     on_published: OnPublished
     recipe: Recipe
     api_base: str
@@ -83,17 +84,20 @@ class Order:
 
 @dataclass(frozen=True)
 class Shard:
-    """A slice of the plan, by reference: one Parquet of requests and what the journal knows.
+    """A slice of the requests, by reference: one Parquet of them and what the journal knows.
 
-    `cached` counts the rows that the journal already answers, and `calls_in_flight`
-    is where the adaptive limit stood when its calls were done, 0 where none was made.
+    `round` counts from 0, the plan itself. `cached` counts the rows that the
+    journal already answers, `rejected` those that validation has rejected, and
+    `calls_in_flight` is where the adaptive limit stood when its calls were done, 0
+    where none was made.
     """
 
     number: int
     uri: str
-    first_row: int
+    round: int
     rows: int
     cached: int
+    rejected: int = 0
     calls_in_flight: int = 0
 
 
@@ -102,9 +106,13 @@ class Plan:
     """What the extract step found and wants: references and counts, never rows.
 
     Counts are of distinct descriptions, but for `blank` and `repeated`, which
-    were left out, `requests`, and `already_rejected`: requests whose completion
-    this destination has judged and rejected before. `wanted` counts the pairs that
-    were missing. `objects` are the source's objects with their ETags and sizes.
+    were left out, `requests`, those of the first round, and `already_rejected`:
+    requests whose completion this destination has judged and rejected before.
+    `wanted` counts the pairs that were missing. `given_up` counts descriptions x
+    languages that are short and have no attempt left; `given_up_reasons` their
+    missing pairs by main reason, and some are in `given_up_examples`. `used_uri` is a
+    Parquet of USED, empty where nothing was judged before. `objects` are the
+    source's objects with their ETags and sizes.
     """
 
     shards: tuple[Shard, ...] = ()
@@ -113,6 +121,10 @@ class Plan:
     repeated: int = 0
     already_served: int = 0
     already_rejected: int = 0
+    given_up: int = 0
+    given_up_reasons: Mapping[str, int] = field(default_factory=dict)
+    given_up_examples: tuple[dict[str, Any], ...] = ()
+    used_uri: str = ""
     wanted: int = 0
     requests: int = 0
     cached: int = 0

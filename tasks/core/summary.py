@@ -5,10 +5,15 @@ from typing import Any
 
 import polars as pl
 
+from tasks.core.columns import Schema
+from tasks.core.planning import GROUP
 from tasks.core.report import SamplePair
 from tasks.core.requests import Order, Plan, Shard
 
 SAMPLE_PAIRS = 5
+MOST_SHORTFALLS = 100
+
+_SHORTFALL: Schema = {"task": pl.String, "language": pl.String, "missing": pl.Int64, "reason": pl.String}
 
 
 def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Sequence[Shard] = ()) -> dict[str, Any]:
@@ -28,6 +33,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "model_name": order.recipe.model_name,
         "languages": list(order.languages),
         "pairs_per_task": order.pairs_per_task,
+        "max_attempts_per_pair": order.max_attempts_per_pair,
         "on_published": order.on_published,
         "seed": order.recipe.seed,
         "descriptions": plan.descriptions,
@@ -35,18 +41,71 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "repeated": plan.repeated,
         "already_served": plan.already_served,
         "already_rejected": plan.already_rejected,
-        "requests": plan.requests,
+        "given_up": plan.given_up,
         "objects": list(plan.objects),
         "source_changes": list(plan.source_changes),
         "calls_in_flight": next((shard.calls_in_flight for shard in reversed(shards) if shard.calls_in_flight), 0),
     }
-    counts = _count(judged) if judged is not None else _NOTHING
-    return figures | counts | {"shortfall": max(0, plan.wanted - counts["accepted"])}
+    counts = _count(plan, judged) if judged is not None else _NOTHING
+    short = _find_shortfalls(plan, judged)
+    reasons = short.group_by("reason").agg(pl.col("missing").sum()).sort("missing", "reason", descending=[True, False])
+    return (
+        figures
+        | counts
+        | {
+            "requests": counts["judged"],
+            "shortfall": plan.wanted - counts["accepted"],
+            "shortfall_reasons": dict(reasons.iter_rows()),
+            "shortfalls": short.drop_nulls("task").head(MOST_SHORTFALLS).to_dicts(),
+        }
+    )
+
+
+def _find_shortfalls(plan: Plan, judged: pl.LazyFrame | None) -> pl.DataFrame:
+    """Return task, language, missing and reason of what is still missing, in plan order.
+
+    Of what was given up before, only the examples name their task.
+    """
+    examples = pl.DataFrame(plan.given_up_examples, schema=_SHORTFALL)
+    named = dict(examples.group_by("reason").agg(pl.col("missing").sum()).iter_rows())
+    rest = [
+        (None, None, pairs - named.get(reason, 0), reason)
+        for reason, pairs in plan.given_up_reasons.items()
+        if pairs > named.get(reason, 0)
+    ]
+    found = [examples, pl.DataFrame(rest, schema=_SHORTFALL, orient="row")]
+    if judged is not None:
+        found.insert(0, _find_rejected_for_good(plan, judged))
+    return pl.concat(found)
+
+
+def _find_rejected_for_good(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
+    """Each rejected row is a missing pair, unless a later round's row took its place."""
+    rejected = pl.col("reasons").list.len() > 0
+    again = pl.col("plan_row") >= plan.requests
+    rows = judged.select("plan_row", "task", *GROUP, "reasons").filter(rejected | again)
+    groups = rows.group_by(GROUP).agg(
+        pl.col("plan_row").min(), pl.col("task").first(), missing=rejected.sum().cast(pl.Int64) - again.sum()
+    )
+    reasons = (
+        rows.explode("reasons", empty_as_null=False)
+        .group_by(*GROUP, "reasons")
+        .agg(rows=pl.len())
+        .group_by(GROUP)
+        .agg(reason=pl.col("reasons").sort_by("rows", "reasons", descending=[True, False]).first())
+    )
+    return (
+        groups.filter(pl.col("missing") > 0)
+        .join(reasons, on=GROUP)
+        .sort("plan_row")
+        .select(*_SHORTFALL)
+        .collect(engine="streaming")
+    )
 
 
 _COUNTS = (
     *("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "throttled"),
-    *("input_tokens", "output_tokens"),
+    *("input_tokens", "output_tokens", "rounds"),
 )
 _NOTHING: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {
     "cost_usd": 0.0,
@@ -56,7 +115,7 @@ _NOTHING: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {
 }
 
 
-def _count(judged: pl.LazyFrame) -> dict[str, Any]:
+def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     accepted = pl.col("reasons").list.len() == 0
     replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
     fresh = ~pl.col("cached")
@@ -65,6 +124,7 @@ def _count(judged: pl.LazyFrame) -> dict[str, Any]:
         [
             judged.select(
                 judged=pl.len(),
+                rounds=pl.col("plan_row").max() // plan.requests + 1,
                 accepted=accepted.sum(),
                 rejected=(~accepted).sum(),
                 cached=pl.col("cached").sum(),

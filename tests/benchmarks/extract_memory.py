@@ -48,6 +48,7 @@ def measure(rows: int) -> dict[str, float]:
         partition="2026-01-01",
         languages=("English",),
         pairs_per_task=1,
+        max_attempts_per_pair=3,
         on_published="add",
         recipe=Recipe(model_name="openai/none"),
         api_base="",

@@ -1,0 +1,89 @@
+"""Between the rounds: what validation rejected is asked for again."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from tasks.clients import storage, table
+from tasks.core.planning import GROUP, next_requests
+from tasks.core.requests import Order, Plan, Shard
+from tasks.load import ENOUGH_ROWS, decide
+from tasks.policy import is_transient
+from tasks.progress import progress
+from tasks.staging import Scratch, stage_shards
+
+
+@task(
+    name="ask again",
+    task_run_name="ask again",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard, ...]:
+    """Stage one more request for every row that the last round rejected: its group's next sample.
+
+    Duplicates over the whole partition count as rejected. Nothing is asked for
+    beyond `max_attempts_per_pair` samples a wanted pair, nor when so much was
+    rejected that nothing would be published. A redo takes further samples from
+    the journal only: it never pays for another try.
+
+    Args:
+        order: The run.
+        plan: What the first round wanted.
+        judged: The shards of all rounds so far, in order.
+
+    Returns:
+        The next round's shards, none when there is nothing to ask for.
+    """
+    rows, rejected = sum(shard.rows for shard in judged), sum(shard.rejected for shard in judged)
+    hopeless = rows >= ENOUGH_ROWS and rejected > order.max_rejected_share * rows
+    if order.max_attempts_per_pair == 1 or hopeless:
+        return ()
+    round_ = max(shard.round for shard in judged) + 1
+    last = storage.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
+    every = storage.scan_frames([shard.uri for shard in judged])
+    short = _find_short(plan, decide(order, last, table.open_table(order.layout.pairs), among=every))
+    used = _find_used(plan, every, short)
+    with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
+        requests = Scratch(Path(folder), first_row=plan.requests * round_)
+        for groups in short.iter_slices(50_000):
+            requests.append(next_requests(groups, used, order))
+        number = max(shard.number for shard in judged) + 1
+        only_cached = order.on_published == "redo"
+        staged = stage_shards(order, requests, number=number, round_=round_, only_cached=only_cached)
+        shards = tuple(shard for shard in staged if shard.rows)
+    asked, cached = sum(shard.rows for shard in shards), sum(shard.cached for shard in shards)
+    progress.more(asked, cached)
+    get_run_logger().info("round %d: %d asked again, %d of them in the journal", round_ + 1, asked, cached)
+    return shards
+
+
+def _find_short(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
+    """Return the groups with rejected rows, each with as many pairs `missing`."""
+    own = ["task", *GROUP, *plan.source_columns]
+    return (
+        judged.filter(pl.col("reasons").list.len() > 0)
+        .select("plan_row", *own)
+        .group_by(GROUP)
+        .agg(pl.col("plan_row").min(), pl.exclude("plan_row", *GROUP).first(), missing=pl.len().cast(pl.Int64))
+        .sort("plan_row")
+        .select(*own, "missing")
+        .collect(engine="streaming")
+    )
+
+
+def _find_used(plan: Plan, judged: pl.LazyFrame, short: pl.DataFrame) -> pl.DataFrame:
+    """Return the samples of those groups that this run or an earlier one has judged."""
+    columns = [*GROUP, "sample_index"]
+    used = [judged.select(columns)]
+    if plan.used_uri:
+        used.append(storage.scan_frames([plan.used_uri]).select(columns))
+    return pl.concat(used).join(short.lazy().select(GROUP), on=GROUP, how="semi").collect(engine="streaming")

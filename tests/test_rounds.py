@@ -1,0 +1,163 @@
+"""Exactly the pairs ordered: what is rejected is asked for again, in rounds."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+from aiohttp import web
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.short_text_matching import generate_short_text_pairs
+from tasks.clients import table
+from tasks.core.columns import TEXTS
+from tasks.core.report import RunReport
+from tests.model_server import ModelServer, answer, completion, good_text
+
+PAIRS = {
+    "English": ("Looking for {} near {} harbour", "Our {} station sells {} every morning"),
+    "German": ("Suche nach {} am Hafen von {}", "Unser Bahnhof {} verkauft jeden Morgen {}"),
+    "French": ("Je cherche {} sur le port de {}", "Notre gare de {} vend {} chaque matin"),
+}
+Run = Callable[..., RunReport]
+
+
+@pytest.fixture
+def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[Run]:
+    """Run the flow in this process, on the test's own bucket and model."""
+
+    def start(**options: Any) -> RunReport:
+        given = {"source": f"{bucket}/tasks", "destination": f"{bucket}/out", "model_name": "openai/x"}
+        report: RunReport = generate_short_text_pairs(**{**given, "api_base": model_server.api_base, **options})
+        return report
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield start
+
+
+def put(bucket: str, rows: int, key: str = "a") -> None:
+    lines = "\n".join(json.dumps({"task": f"match thing {key}{row} with its name", "id": row}) for row in range(rows))
+    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=f"tasks/{key}.jsonl", Body=lines.encode())
+
+
+def rows_of(bucket: str, name: str = "pairs") -> pl.DataFrame:
+    found = table.scan(table.open_table(f"{bucket}/out/{name}"))
+    return found.collect() if found is not None else pl.DataFrame()
+
+
+class Spoiler:
+    """Answers well, but spoils every fifth reply, and a prompt's second one is never its first."""
+
+    def __init__(self, share: int = 5) -> None:
+        self.share = share
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, request: web.Request, sent: dict[str, Any]) -> web.Response:
+        prompt = sent["messages"][0]["content"]
+        self.asked[prompt] += 1
+        language = next(name for name in PAIRS if f": {name}." in prompt)
+        mark = hashlib.blake2b(f"{prompt}{self.asked[prompt]}".encode(), digest_size=8).hexdigest()
+        texts = [
+            text.format(mark[at : at + 4], mark[at + 4 : at + 8])
+            for at, text in zip((0, 8), PAIRS[language], strict=True)
+        ]
+        text = json.dumps(dict(zip(TEXTS, texts, strict=True)))
+        return web.json_response(completion("no json" if self.asked.total() % self.share == 0 else text))
+
+
+def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, 200)
+    model_server.default = Spoiler()
+    order = {"languages": list(PAIRS), "pairs_per_task": 2}
+    first = run(**order)
+    assert first.accepted + first.rejected == first.judged == first.paid == len(model_server.prompts)
+    assert first.accepted + first.shortfall == 1200
+    assert first.shortfall == sum(first.shortfall_reasons.values()) == sum(one.missing for one in first.shortfalls)
+    assert first.rounds > 1
+    assert first.rejected >= 200
+    per_group = rows_of(bucket).group_by("description_hash", "language").len()["len"]
+    assert per_group.sum() == first.accepted
+    assert per_group.max() == 2
+    paid = len(model_server.prompts)
+    again = run(**order)
+    assert (again.requests, again.paid, again.published) == (0, 0, False)
+    assert (again.shortfall, again.shortfall_reasons) == (first.shortfall, first.shortfall_reasons)
+    redo = run(**order, on_published="redo")
+    assert (redo.judged, redo.cached, redo.accepted, redo.rejected) == (
+        first.judged,
+        first.judged,
+        first.accepted,
+        first.rejected,
+    )
+    assert len(model_server.prompts) == paid
+
+
+def test_a_description_that_is_always_rejected_is_named_with_its_reason_and_left_out_from_then_on(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, 30)
+    model_server.script("thing a7 ", [answer("no json")])
+    first = run()
+    assert (first.accepted, first.rejected, first.rounds, first.shortfall) == (29, 3, 3, 1)
+    assert [one.model_dump() for one in first.shortfalls] == [
+        {"task": "match thing a7 with its name", "language": "English", "missing": 1, "reason": "unparsable"}
+    ]
+    second = run()
+    assert (second.requests, second.given_up, second.shortfall) == (0, 1, 1)
+    assert second.shortfalls == first.shortfalls
+    more = run(max_attempts_per_pair=4)
+    assert (more.requests, more.paid, more.rejected, more.shortfall) == (1, 1, 1, 1)
+    assert set(rows_of(bucket, "rejected")["sample_index"]) == {0, 1, 2, 3}
+
+
+def test_one_attempt_asks_once(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, 3)
+    model_server.script("thing a1 ", [answer("no json")])
+    report = run(max_attempts_per_pair=1)
+    assert (report.judged, report.rounds, report.shortfall) == (3, 1, 1)
+
+
+def test_new_languages_and_a_raised_quota_cost_only_the_difference(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, 20)
+    model_server.default = Spoiler(share=10**9)
+    paid = [run().paid, run(languages=["English", "German"]).paid]
+    put(bucket, 5, "late")
+    paid += [run(languages=["English", "German"], pairs_per_task=2).paid]
+    assert paid == [20, 20, 40 + 5 * 2 * 2]
+    counts = rows_of(bucket).group_by("task", "language").len()["len"].to_list()
+    assert counts == [2] * 50
+
+
+def test_a_duplicate_counts_as_missing_and_is_asked_for_again(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, 4)
+    same = answer(good_text("everybody says this"))
+    model_server.script("thing a1 ", [same])
+    model_server.script("thing a3 ", [same, answer(good_text("something else"))])
+    report = run()
+    assert (report.accepted, report.reasons, report.shortfall) == (4, {"duplicate": 1}, 0)
+
+
+def test_what_would_not_be_published_is_not_asked_for_again(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, 30)
+    model_server.default = answer("no json")
+    with pytest.raises(Exception, match="100% of 30 rows were rejected"):
+        run()
+    assert len(model_server.prompts) == 30
+
+
+def test_a_redo_judges_the_samples_of_the_journal_and_never_pays_for_another_try(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, 30)
+    model_server.script("thing a7 ", [answer("no json")])
+    run(max_attempts_per_pair=2)
+    redo = run(max_attempts_per_pair=3, on_published="redo")
+    assert (redo.paid, redo.judged, redo.shortfall) == (0, 31, 1)
