@@ -31,6 +31,7 @@ def backfill(
     model_name: str = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
     pairs_per_task: of.PairsPerTask = 1,
+    max_attempts_per_pair: of.Attempts = 3,
     max_parallel: of.MaxParallel = 2,
     source: str = "",
     destination: str = "",
@@ -57,6 +58,8 @@ def backfill(
         model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
         languages: Languages of the generated texts, as English names, or all.
         pairs_per_task: Accepted pairs wanted per task description and language.
+        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
+            pair over all runs.
         max_parallel: Days at work at once. A source without {partition} has the same
             descriptions every day, so its days run one after another.
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);

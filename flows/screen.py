@@ -146,7 +146,7 @@ def _figures(report: RunReport) -> Table:
     grid = Table.grid(padding=(0, 2))
     rows = [
         ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
-        ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected; {report.shortfall:,} pairs still missing"),
+        ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected, {report.shortfall:,} still missing"),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
         ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
         ("in flight", f"{report.calls_in_flight:,}", "calls at once, as the provider allowed"),
