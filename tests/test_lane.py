@@ -94,6 +94,10 @@ REPLIES: dict[str, Behaviour] = {
     "many tokens": server.answer(
         "x", usage={"prompt_tokens": 150_000, "completion_tokens": 30_000, "total_tokens": 180_000}
     ),
+    "nonsense tokens": server.answer(
+        "x", usage={"prompt_tokens": 10**20, "completion_tokens": -5, "total_tokens": 10**20 - 5}
+    ),
+    "half a surrogate pair in the model": server.answer("x", model="a \ud83d"),
     "empty error": server.answer("x", error={"message": "", "code": None}),
 }
 

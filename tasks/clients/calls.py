@@ -90,7 +90,7 @@ class ModelClient:
         self._limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
         self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
         self._breaker = Breaker()
-        self._in_flight: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._shards: set[asyncio.Task[Any]] = set()
 
     def __enter__(self) -> Self:
@@ -192,12 +192,16 @@ class ModelClient:
         running = self._in_flight.get(request.key)
         if running is not None:
             return await asyncio.shield(running)
-        task = asyncio.create_task(self._complete(request))
-        self._in_flight[request.key] = task
+        # A future, since a task for each call costs more than its journal line.
+        mine = self._in_flight[request.key] = self._loop.create_future()
         try:
-            return await task
+            completion = await self._complete(request)
+            mine.set_result(completion)
         finally:
+            # What ends one caller ends all of them: the run is over.
+            mine.cancel()
             del self._in_flight[request.key]
+        return completion
 
     async def _complete(self, request: Request) -> dict[str, Any]:
         tries = _Tries()
@@ -261,7 +265,8 @@ class ModelClient:
         headers: Mapping[str, str] = {}
         try:
             try:
-                reply = await asyncio.wait_for(self._call(prompt), self._deadline)
+                async with asyncio.timeout(self._deadline):
+                    reply = await self._call(prompt)
             except TimeoutError:
                 message = f"no whole reply within {self._deadline:g} seconds"
                 raise CallFault("transient", message, billed=True) from None

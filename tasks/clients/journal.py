@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Self
 
+import orjson
 import polars as pl
 
 from tasks.clients import storage
@@ -96,7 +97,7 @@ class Journal:
         Raises:
             StorageError: The local folder does not take it.
         """
-        line = json.dumps({"request_key": request_key, **completion}, default=_isoformat).encode() + b"\n"
+        line = orjson.dumps({"request_key": request_key, **completion}, option=orjson.OPT_APPEND_NEWLINE)
         with self._lock:
             try:
                 self._file = self._file or self._open_file()
@@ -191,11 +192,10 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
 
 def _read_lines(body: bytes) -> pl.DataFrame:
     """Return the journal's rows; a last line that was cut off by a crash is no row."""
-    rows = [json.loads(line) for line in body.split(b"\n")[:-1]]
+    lines = body[: body.rfind(b"\n") + 1]
     schema = JOURNAL | {"completed_at": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        pl.col("completed_at").str.to_datetime(time_unit="us", time_zone="UTC").cast(UTC_TIME)
-    )
+    rows = pl.read_ndjson(lines, schema=schema) if lines else pl.DataFrame(schema=schema)
+    return rows.with_columns(pl.col("completed_at").str.to_datetime(time_unit="us", time_zone="UTC").cast(UTC_TIME))
 
 
 def find_segments(uri: str) -> list[str]:
@@ -225,9 +225,3 @@ def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
 def keep_earliest(completions: pl.DataFrame) -> pl.DataFrame:
     """Keep one completion a key: the earliest, then the first by its segment's name."""
     return completions.sort("completed_at", "segment").unique("request_key", keep="first", maintain_order=True)
-
-
-def _isoformat(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in the journal")

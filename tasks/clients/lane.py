@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 
 from tasks.clients import llm, wire
 from tasks.clients.llm import CallFault, Reply
 from tasks.core.errors import UsageError
-from tasks.core.parsing import SURROGATES
 from tasks.core.requests import Recipe
 
 SETTING = "PAIRMILL_LANE"
@@ -97,7 +97,7 @@ class FastCall:
         Raises:
             CallFault: There is none.
         """
-        body = b"%b%b%b" % (self._wire.before, json.dumps(prompt).encode(), self._wire.after)
+        body = b"%b%b%b" % (self._wire.before, orjson.dumps(prompt), self._wire.after)
         session = self._session or self._open_session()
         try:
             async with session.post(self._wire.url, data=body) as response:
@@ -118,7 +118,7 @@ class FastCall:
             CallFault: It is no reply.
         """
         try:
-            reply = None if COST_HEADER in headers else self._read_plain(json.loads(content), headers)
+            reply = None if COST_HEADER in headers else self._read_plain(orjson.loads(content), headers)
         except (ValueError, LookupError, TypeError, AttributeError):
             reply = None
         return reply or self._wire.read(content, headers)
@@ -137,7 +137,8 @@ class FastCall:
             and not reply.get("error")
             and type(given) is int
             and type(made) is int
-            and given > 0
+            and 0 < given < llm.MOST_TOKENS
+            and 0 <= made < llm.MOST_TOKENS
             and usage["total_tokens"] == given + made
             and not usage.get("cost")
         )
@@ -147,7 +148,7 @@ class FastCall:
         if tariff.priced and (tariff.per_token is None or _has_details(usage)):
             return None
         return Reply(
-            text=SURROGATES.sub("\ufffd", text),
+            text=text,
             finish_reason=finish_reason,
             model_answered=tariff.model,
             input_tokens=given,

@@ -18,6 +18,8 @@ from tasks.core.prompts import RESPONSE_SCHEMA
 from tasks.core.requests import Recipe
 
 CALL_DEADLINE_SECONDS = 180.0
+# A server that counts more is wrong, and its number would not fit a column.
+MOST_TOKENS = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -244,17 +246,26 @@ def read_response(response: Any, cost: float | None) -> Reply:
     usage: Any = getattr(response, "usage", None)
     told = usage is not None and bool(usage.total_tokens)
     headers = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001  (their only home)
-    text = choice.message.content if choice else None
     return Reply(
-        text=SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None,
+        text=_clean(choice.message.content) if choice else None,
         finish_reason=choice.finish_reason if choice else None,
-        model_answered=response.model,
-        input_tokens=usage.prompt_tokens if told else None,
-        output_tokens=usage.completion_tokens if told else None,
+        model_answered=_clean(response.model),
+        input_tokens=_count(usage.prompt_tokens) if told else None,
+        output_tokens=_count(usage.completion_tokens) if told else None,
         cost_usd=float(cost) if told and cost is not None else None,
         error=None if choice else "no_choices",
         headers={name.removeprefix("llm_provider-"): str(value) for name, value in headers.items()},
     )
+
+
+def _clean(text: Any) -> str | None:
+    """Return `text` as it can be stored: half a surrogate pair has no UTF-8 form."""
+    return SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None
+
+
+def _count(tokens: Any) -> int | None:
+    """Return a number of tokens, None for what no completion has."""
+    return tokens if isinstance(tokens, int) and 0 <= tokens < MOST_TOKENS else None
 
 
 def import_litellm() -> Any:
