@@ -47,11 +47,11 @@ def test_every_completion_is_found_as_it_was_appended(bucket: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("cut", "rows_left"), [(0, ["plain", "long"]), (1, ["plain"]), (9_000, ["plain"]), (9_300, [])]
+    ("cut", "rows_left"), [(0, ["plain", "free"]), (1, ["plain"]), (9_000, ["plain"]), (9_300, [])]
 )
 def test_a_line_that_a_crash_cut_off_is_no_row(bucket: str, tmp_path: Path, cut: int, rows_left: list[str]) -> None:
     uri = f"{bucket}/journal/recipe=r"
-    rows = [{"request_key": "plain", **completion()}, {"request_key": "long", **completion(text="x" * 9_000)}]
+    rows = [{"request_key": "plain", **completion()}, {"request_key": "free", **completion(text="x" * 9_000)}]
     lines = [{"journal": uri}, *(row | {"completed_at": NOON.isoformat()} for row in rows)]
     body = "".join(json.dumps(line) + "\n" for line in lines).encode()
     (tmp_path / "x-000001.jsonl").write_bytes(body[: len(body) - cut])
