@@ -15,7 +15,7 @@ from flows import parameters as of
 from flows.order import place_order
 from flows.telling import name_run, tell
 from tasks.core.report import RunReport, headline
-from tasks.core.requests import OnPublished, Shard
+from tasks.core.requests import OnPublished, RowFlag, Shard
 from tasks.window import STEPS_IN_FLIGHT, in_window
 
 
@@ -49,6 +49,7 @@ def generate_short_text_pairs(
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
     max_rejected_share: of.Share = 0.5,
+    reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
     limit: of.Count = 0,
 ) -> RunReport:
@@ -80,6 +81,7 @@ def generate_short_text_pairs(
         input_cost_per_token: US dollars an input token. 0: litellm's own price.
         output_cost_per_token: US dollars an output token. 0: litellm's own price.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
+        reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: Another seed asks for fresh completions; the same one asks for the same again.
         limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.
     """

@@ -13,8 +13,10 @@ from prefect.tasks import exponential_backoff
 
 from tasks.clients import publishing, storage, table
 from tasks.clients.lease import Lease, hold_lease
+from tasks.core.columns import TEXTS, with_missing
+from tasks.core.duplicates import KEYS
 from tasks.core.errors import RejectedError, StorageError
-from tasks.core.judging import find_duplicates, mark_duplicates, pair_columns, rejected_columns
+from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import Order, Plan, Shard
 from tasks.core.summary import summarise
@@ -67,7 +69,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         return report
     with hold_lease(order.layout.lease, order.run_id) as lease:
         before = publishing.begin(order.layout, order.partition, order.run_id, _mark(order))
-        decided = decide(order, judged, before.pairs)
+        decided = relate(decide(order, judged, before.pairs), *_published(order, before.pairs))
         figures = summarise(order, plan, decided, shards)
         if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
@@ -96,8 +98,18 @@ def decide(
         pairs: The pairs table at one version.
         among: Rows that they are compared with, `judged` itself where it is None.
     """
-    kept = None if order.on_published == "redo" else table.scan(pairs, order.partition)
-    return mark_duplicates(judged, find_duplicates(judged if among is None else among, kept))
+    staying, _ = _published(order, pairs)
+    return reject_duplicates(judged, staying, among)
+
+
+def _published(order: Order, pairs: table.Table) -> tuple[pl.LazyFrame | None, pl.LazyFrame | None]:
+    """Return the pairs that stay published in the order's partition, and those of all others."""
+    rows = table.scan(pairs)
+    if rows is None:
+        return None, None
+    rows = with_missing(rows, {**KEYS, **dict.fromkeys(TEXTS, pl.String)})
+    inside = pl.col("partition") == order.partition
+    return (rows.filter(inside) if order.on_published == "add" else None), rows.filter(~inside)
 
 
 def _commit(order: Order, plan: Plan, decided: pl.LazyFrame, before: publishing.Before, lease: Lease) -> None:

@@ -1,7 +1,11 @@
+from collections.abc import Mapping
+
 import polars as pl
 import pytest
 
-from tasks.core.rules import REFUSED_CALLS, RULES, judge
+from tasks.core.requests import RowFlag
+from tasks.core.rules import FLAGS, REFUSED_CALLS, RULES, judge
+from tests.test_detection import judge_pairs, labelled, samples
 
 GOOD = ("ten years on a hospital ward", "an experienced nurse for the night shift")
 CHANGED: dict[str, dict[str, str | None]] = {
@@ -16,6 +20,7 @@ CHANGED: dict[str, dict[str, str | None]] = {
     "identical": {"input": "An experienced nurse, for the night shift!"},
     "too_similar": {"input": "an experienced nurse for the day shift"},
     "echoes_task": {"input": "Match a job title with its skills."},
+    "wrong_language": {"input": "zehn Jahre auf der Station eines Krankenhauses"},
     "placeholder": {"input": "your text goes here please"},
     "markup": {"input": "```ten years on a hospital ward"},
     "control_characters": {"input": "ten years\x07 on a ward"},
@@ -23,7 +28,17 @@ CHANGED: dict[str, dict[str, str | None]] = {
 }
 
 
-def reasons(**changes: str | None) -> list[str]:
+FLAGGED: dict[RowFlag, dict[str, str]] = {
+    "doubtful_language": {
+        "language": "Hindi",
+        "input": "Microsoft Excel",
+        "positive_document": "तालिका बनाने का प्रोग्राम",
+    },
+    "personal_data": {"input": "write to jane.roe@example.org about the ward"},
+}
+
+
+def judged(changes: Mapping[str, str | None], flags: tuple[RowFlag, ...] = ()) -> dict[str, list[str]]:
     row = {
         "task": "match a job title with its skills",
         "language": "English",
@@ -34,9 +49,12 @@ def reasons(**changes: str | None) -> list[str]:
         "error": None,
         "problem": None,
     }
-    frame = pl.DataFrame([row | changes], schema=dict.fromkeys(row, pl.String))
-    found: list[str] = judge(frame.lazy()).collect()["reasons"].item().to_list()
-    return found
+    frame = pl.DataFrame([row | dict(changes)], schema=dict.fromkeys(row, pl.String))
+    return judge(frame.lazy(), flags).select("reasons", "flags").collect().row(0, named=True)
+
+
+def reasons(**changes: str | None) -> list[str]:
+    return judged(changes)["reasons"]
 
 
 def test_every_rule_has_a_case() -> None:
@@ -67,3 +85,64 @@ def test_a_right_pair_has_no_reason(language: str, one: str, other: str) -> None
 def test_the_number_of_words_is_bounded(words: int, rejected: bool) -> None:
     text = " ".join(f"w{number:03}" for number in range(words))
     assert bool({"too_short", "too_long"} & set(reasons(input=text))) == rejected
+
+
+def test_every_flag_has_a_case() -> None:
+    assert set(FLAGGED) == set(FLAGS)
+
+
+@pytest.mark.parametrize("flag", list(FLAGS))
+def test_a_flag_marks_a_row_and_rejects_it_where_the_run_says_so(flag: RowFlag) -> None:
+    assert judged(FLAGGED[flag]) == {"reasons": [], "flags": [flag]}
+    assert judged(FLAGGED[flag], (flag,)) == {"reasons": [flag], "flags": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "personal"),
+    [
+        ("write to jane.roe+ward@mail.example.org today", True),
+        ("the @ sign in an e-mail address", False),
+        ("call +44 20 7946 0958 after six", True),
+        ("call (555) 555-0142 after six", True),
+        ("call 555-555-0142 after six", True),
+        ("the war of 1914-1918 and its causes", False),
+        ("a book with ISBN 978-3-16-148410-0 inside", False),
+        ("between 2024-05-12 and 2024-06-30", False),
+        ("card 4111 1111 1111 1111 was declined", True),
+        ("card 4111-1111-1111-1112 was declined", False),
+        ("amex 378282246310005 was declined", True),
+        ("part number 4000123412341235 is out of stock", False),
+        ("population of 1,412,600,000 people", False),
+    ],
+)
+def test_personal_data_is_told_from_other_numbers(text: str, personal: bool) -> None:
+    assert ("personal_data" in judged({"input": text})["flags"]) == personal
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other", "easy"),
+    [
+        ("English", "repair a broken garden gate", "repair a broken garden fence", True),
+        ("English", "repair a broken garden gate", "fix the hinge outside", False),
+        ("Chinese (Simplified)", "附近安静的咖啡馆推荐", "附近安静的咖啡馆", True),
+        ("Chinese (Simplified)", "想找一家安静的咖啡馆写论文", "图书馆旁边的小店，座位多", False),
+        ("Japanese", "駅前の自転車修理店", "駅前の自転車の修理店", True),
+        ("Thai", "ร้านซ่อมจักรยานใกล้สถานี", "ร้านซ่อมจักรยานใกล้สถานีรถไฟ", True),
+        ("Thai", "จักรยานเก่าของฉันซ่อมได้ที่ไหน", "ร้านเล็กข้างสถานี เปิดวันเสาร์ด้วย", False),
+    ],
+)
+def test_texts_that_share_most_words_or_characters_are_too_easy(
+    language: str, one: str, other: str, easy: bool
+) -> None:
+    found = reasons(language=language, input=one, positive_document=other)
+    assert ("too_similar" in found) == easy
+
+
+@pytest.mark.parametrize("text", ["...", "Placeholder text", "Example input 3", "XXXX of YYYY", "N/A", "[Insert text]"])
+def test_a_placeholder_is_known_in_any_case_of_letters(text: str) -> None:
+    assert "placeholder" in reasons(input=text)
+
+
+def test_right_pairs_in_every_language_have_no_reason() -> None:
+    judged_rows = judge_pairs([*labelled(), *samples()]).collect()
+    assert judged_rows.filter(pl.col("reasons").list.len() > 0).rows() == []

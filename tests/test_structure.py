@@ -20,6 +20,9 @@ DOORS = {
     "litellm": {"tasks.clients.llm", "tasks.clients.wire"},  # its documented functions, and its insides
     "s3fs": {"tasks.clients.storage"},
     "deltalake": {"tasks.clients.table"},
+    "pycld2": {"tasks.core.detection"},
+    "py3langid": {"tasks.core.detection"},
+    "polars_hash": {"tasks.core.keys"},
 }
 MODULES = {
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path

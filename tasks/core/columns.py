@@ -47,7 +47,8 @@ COMPLETIONS: Schema = {
 
 JOURNAL: Schema = {"request_key": pl.String, **COMPLETIONS}
 
-# What a published row says beyond the source's own columns.
+# What a published row says beyond the source's own columns. Keys of equal texts are
+# equal (see keys); `group_id` is null for a pair that shares neither text with another.
 PAIR: Schema = {
     "partition": pl.String,
     "task": pl.String,
@@ -67,6 +68,10 @@ LINEAGE: Schema = {
     "output_tokens": pl.Int64,
     "cost_usd": pl.Float64,
     "pair_key": pl.Int64,
+    "input_key": pl.Int64,
+    "positive_key": pl.Int64,
+    "group_id": pl.Int64,
+    "flags": pl.List(pl.String),
     "run_id": pl.String,
     "created_at": UTC_TIME,
 }
@@ -92,6 +97,12 @@ def source_names(columns: Iterable[str]) -> dict[str, str]:
         taken.add(name.casefold())
         names[column] = name
     return names
+
+
+def with_missing(rows: pl.LazyFrame, wanted: Schema) -> pl.LazyFrame:
+    """Return `rows` with nulls for the `wanted` columns that it lacks: an older version wrote it."""
+    held = rows.collect_schema()
+    return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in wanted.items() if name not in held)
 
 
 def storable(dtype: PolarsDataType) -> pl.DataType:

@@ -3,10 +3,14 @@
 import polars as pl
 
 from tasks.core.columns import LINEAGE, PAIR, REJECTION, TEXTS
+from tasks.core.duplicates import KEYS, find_duplicates, find_groups
+from tasks.core.keys import pair_key
 from tasks.core.parsing import Parsed, parse_pair
 from tasks.core.prompts import PROMPT_HASH
 from tasks.core.requests import Order
-from tasks.core.rules import DUPLICATE, judge, pair_keys
+from tasks.core.rules import judge
+
+DUPLICATE_ELSEWHERE = "duplicate_elsewhere"
 
 _PARSED = dict.fromkeys((*TEXTS, "repair_stage", "problem"), pl.String)
 
@@ -28,14 +32,10 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
         for text, finish_reason in completions.select("text", "finish_reason").iter_rows()
     ]
     read = pl.DataFrame(parsed, schema=_PARSED, orient="row")
-    judged = judge(completions.hstack(read).lazy()).collect(engine="streaming")
-    keys = pair_keys(
-        judged["language"].to_list(),
-        judged["key_input"].fill_null("").to_list(),
-        judged["key_positive_document"].fill_null("").to_list(),
-    )
-    return judged.drop("key_input", "key_positive_document", "problem").with_columns(
-        pl.Series("pair_key", keys, dtype=pl.Int64),
+    judged = judge(completions.hstack(read).lazy(), order.reject_flagged).collect(engine="streaming")
+    return judged.drop("problem").with_columns(
+        pair_key=pair_key(),
+        group_id=pl.lit(None, pl.Int64),
         partition=pl.lit(order.partition),
         model_name=pl.lit(order.recipe.model_name),
         prompt_hash=pl.lit(PROMPT_HASH),
@@ -44,32 +44,50 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
     )
 
 
-def find_duplicates(judged: pl.LazyFrame, published: pl.LazyFrame | None) -> pl.DataFrame:
-    """Return the plan rows of accepted pairs that stand earlier, in plan order or already published.
+def reject_duplicates(
+    judged: pl.LazyFrame, staying: pl.LazyFrame | None = None, among: pl.LazyFrame | None = None
+) -> pl.LazyFrame:
+    """Return `judged` in its order, with the reasons `duplicate` and `near_duplicate` added.
 
     Args:
-        judged: plan_row, pair_key and reasons.
-        published: pair_key of the pairs that stay in the partition, None where there are none.
-
-    Returns:
-        Column plan_row.
+        judged: Judged rows of one partition, as judge_completions returns them.
+        staying: Pairs that stay published in the partition, None where there are none.
+        among: Judged rows that they are compared with, `judged` itself where it is None.
     """
-    keys = judged.filter(pl.col("reasons").list.len() == 0).select("plan_row", "pair_key").sort("plan_row")
-    repeated = keys.filter(~pl.col("pair_key").is_first_distinct())
-    if published is not None:
-        known = keys.join(published.select("pair_key"), on="pair_key", how="semi")
-        repeated = pl.concat([repeated, known]).unique("plan_row")
-    return repeated.select("plan_row").collect(engine="streaming")
+    found = find_duplicates(_accepted(judged if among is None else among), staying)
+    marked = judged.join(found.lazy(), on="plan_row", how="left", maintain_order="left")
+    return marked.with_columns(reasons=_append("reasons", pl.col("found"))).drop("found")
 
 
-def mark_duplicates(judged: pl.LazyFrame, duplicates: pl.DataFrame) -> pl.LazyFrame:
-    """Return `judged` in its order, with the reason `duplicate` added to those plan rows."""
-    marks = duplicates.lazy().with_columns(found=pl.lit([DUPLICATE]))
-    return (
-        judged.join(marks, on="plan_row", how="left", maintain_order="left")
-        .with_columns(reasons=pl.col("reasons").list.concat(pl.col("found").fill_null([])))
-        .drop("found")
-    )
+def relate(judged: pl.LazyFrame, staying: pl.LazyFrame | None, elsewhere: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Return `judged` in its order, with `group_id` and the flag `duplicate_elsewhere`.
+
+    The flag marks the same pair in another partition. It rejects nothing: two
+    partitions may be published at once, and an export decides between them.
+
+    Args:
+        judged: Judged rows without their duplicates.
+        staying: Pairs that stay published in the partition, None where there are none.
+        elsewhere: Pairs of the other partitions, None where there are none.
+    """
+    keys = _accepted(judged).select(*KEYS)
+    groups = find_groups(keys if staying is None else pl.concat([staying.select(*KEYS), keys]))
+    related = judged.drop("group_id").join(groups.lazy(), on="pair_key", how="left", maintain_order="left")
+    if elsewhere is None:
+        return related
+    known = elsewhere.select("pair_key").join(keys, on="pair_key", how="semi").unique()
+    known = known.with_columns(found=pl.lit(DUPLICATE_ELSEWHERE)).collect(engine="streaming").lazy()
+    related = related.join(known, on="pair_key", how="left", maintain_order="left")
+    return related.with_columns(flags=_append("flags", pl.col("found"))).drop("found")
+
+
+def _accepted(judged: pl.LazyFrame) -> pl.LazyFrame:
+    return judged.filter(pl.col("reasons").list.len() == 0)
+
+
+def _append(column: str, name: pl.Expr) -> pl.Expr:
+    """Append `name` to a list column, where it is not null."""
+    return pl.col(column).list.concat(pl.concat_list(name).list.drop_nulls())
 
 
 def pair_columns(source_columns: tuple[str, ...]) -> list[str]:

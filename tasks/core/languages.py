@@ -22,9 +22,30 @@ class Language(NamedTuple):
     script: str
 
     @property
+    def base(self) -> str:
+        """The code without script or region, as language detectors name it."""
+        return self.code.split("_")[0].split("-")[0]
+
+    @property
     def spaced(self) -> bool:
         """Whether its words are separated by spaces, so that words can be counted."""
-        return self.code.split("_")[0].split("-")[0] not in UNSPACED_CODES
+        return self.base not in UNSPACED_CODES
+
+    @property
+    def romanised(self) -> bool:
+        """Whether it is written in Latin letters although its readers know it in others."""
+        return self.code.endswith("_rom")
+
+    @property
+    def near(self) -> frozenset[str]:
+        """Codes that a detector may give for a right text of it: its own and its near languages'."""
+        return frozenset({self.base}).union(*(group for group in _NEAR if self.base in group))
+
+    @property
+    def letters(self) -> str:
+        """A regex of one letter of it."""
+        scripts = [self.script, *_ALSO_IN.get(self.base, ())]
+        return "[" + "".join(_CHARACTERS.get(script, rf"\p{{{script}}}") for script in scripts) + "]"
 
     @property
     def prompt_name(self) -> str:
@@ -35,6 +56,18 @@ class Language(NamedTuple):
 
 
 UNSPACED_CODES = frozenset({"zh", "ja", "th", "lo", "km", "my"})
+# Languages that detectors take for each other in short texts; some codes are only a detector's.
+_NEAR = [
+    frozenset(group.split())
+    for group in (
+        *("af nl fy", "da no nn sv", "id ms jv su", "hr bs sr sl mk", "cs sk", "gl pt es ca an ext", "bn as", "gd ga"),
+        *("bg mk ru uk be sr", "ur fa ps sd ar ug ku sdh arz ary", "hi mr ne sa", "zh ja yue wuu", "kk ky mn", "tr az"),
+        *("he yi hbo", "en pcm sco", "it vec lij", "fr wa oc", "lv ltg", "uz uzs", "el grc"),
+    )
+]
+# A second script that people write a language in.
+_ALSO_IN = {"sr": ("Latin",), "uz": ("Cyrillic",)}
+_CHARACTERS = {"Japanese": r"\p{Hiragana}\p{Katakana}\p{Han}ー"}
 
 _TABLE = """
 Afrikaans|af|Latin

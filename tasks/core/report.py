@@ -22,6 +22,14 @@ class Shortfall(BaseModel):
     reason: str
 
 
+class GroupFigures(BaseModel):
+    """Accepted pairs that share a text with another one, and the groups they form."""
+
+    groups: int = 0
+    pairs: int = 0
+    largest: int = 0
+
+
 class SamplePair(BaseModel):
     """One accepted pair, as an example."""
 
@@ -79,6 +87,8 @@ class RunReport(BaseModel):
     shortfall_reasons: dict[str, int]
     shortfalls: list[Shortfall]
     reasons: dict[str, int]
+    flags: dict[str, int] = {}
+    shared_texts: GroupFigures = GroupFigures()
     by_language: dict[str, LanguageFigures]
     input_tokens: int
     output_tokens: int

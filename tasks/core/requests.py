@@ -3,7 +3,7 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -13,6 +13,8 @@ from tasks.core.layout import Layout
 from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
 
 OnPublished = Literal["add", "redo"]
+# What only marks a row, unless the run rejects it; see rules.
+RowFlag = Literal["doubtful_language", "personal_data"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class Order:
     api_base: str
     concurrency: int
     max_rejected_share: float
+    reject_flagged: Sequence[RowFlag] = ()
     limit: int
     requests_per_minute: int = 0
     tokens_per_minute: int = 0

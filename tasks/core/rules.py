@@ -1,24 +1,28 @@
-"""Every reason for which a row is rejected, as one table of polars expressions.
+"""Every reason for which a row is rejected, and every flag it can carry, as tables of polars expressions.
 
 Thresholds: measured on 5 to 12 word texts in 40 languages. Regexes name ASCII
-classes where they can; Unicode ones are 10 to 30 times slower in polars.
+classes where they can, and read folded texts rather than ignore the case of raw
+ones; Unicode classes and (?i) are 10 to 30 times slower in polars.
 """
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import polars as pl
 
 from tasks.core.columns import TEXTS
+from tasks.core.detection import detect_other_language
+from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
+from tasks.core.keys import fold, hash_words, text_key
 from tasks.core.languages import LANGUAGES
+from tasks.core.requests import RowFlag
 
 # What the client could not obtain; `call_failed` alone may be asked for again.
 CALL_FAILED = "call_failed"
 REFUSED_CALLS = ("context_window", "content_policy", "bad_request", "no_choices", CALL_FAILED)
 
-DUPLICATE = "duplicate"
-
 _UNSPACED = [language.name for language in LANGUAGES.values() if not language.spaced]
+_LETTERS = {language.name: language.letters for language in LANGUAGES.values()}
 _REFUSAL = (
     r"(?i)^\W{0,3}(i['’]?m sorry|i am sorry|sorry,? (but )?i|i apologi[sz]e|i can['’]?t |i cannot |i can not "
     r"|i['’]?m (not able|unable)|i am (not able|unable)|as an ai|i won['’]?t |unfortunately,? i)"
@@ -27,11 +31,11 @@ _REFUSAL_IN_TEXT = (
     r"(?i)^\W{0,3}((i['’]?m |i am )?sorry,? but i (can['’]?t|cannot|am unable|won['’]?t)"
     r"|i (can['’]?t|cannot) (help|assist|provide|fulfil|comply|create|generate)|as an ai (language )?model)"
 )
-_PLACEHOLDER = (
-    r"(?i)lorem ipsum|\[(insert|your|add|placeholder)|<(insert|your|input|text|positive)"
-    r"|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|\bplaceholder\b"
-    r"|^\W*(string|text|input|query|positive[_ ]document|document|example|sample|todo|tbd|n/a|none|null)\W*$"
-    r"|^(example|sample) (input|document|query|text|sentence)\W*\d*$|^\W*(\.\.\.|…)\W*$|x{4,}"
+_PLACEHOLDER = r"(?i-u)\[(insert|your|add|placeholder)|<(insert|your|input|text|positive)"
+_PLACEHOLDER_FOLDED = (
+    r"lorem ipsum|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|\bplaceholder\b|xxxx"
+    r"|^(string|text|input|query|positive document|document|example|sample|todo|tbd|n a|none|null)?$"
+    r"|^(example|sample) (input|document|query|text|sentence)( [0-9]+)?$"
 )
 _MARKUP = (
     r"```|\{\s*[\"']|[\"']\s*:\s*[\"'\[{]|</?(a|b|i|p|u|br|div|em|h[1-6]|li|ol|script|span|strong|table|td|tr|ul)"
@@ -39,35 +43,39 @@ _MARKUP = (
 )
 # Format characters that reorder or hide text, beside Unicode's control characters.
 _CONTROL = r"[\p{Cc}\u{202A}-\u{202E}\u{2066}-\u{2069}\u{FEFF}\u{FFFE}\u{FFFF}]"
+_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z]{2,}"
+_PHONE = (
+    r"\+[0-9][0-9 ().-]{6,}[0-9]|\([0-9]{3}\) ?[0-9]{3}[ .-][0-9]{4}"
+    r"|(?:^|[^0-9-])(?:1[ .-])?[0-9]{3}[ .-][0-9]{3}[ .-][0-9]{4}(?:[^0-9-]|$)"
+)
+_CARD = r"(?:^|[^0-9])([3-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,7})(?:[^0-9]|$)"
 # UTF-8 read as Latin-1 or Windows-1252, and the replacement character.
 _MOJIBAKE = r"[ÃÂ][\u{80}-\u{BF}]|â€|â\u{80}|ï¿½|ðŸ|\u{FFFD}|[ÐÑ][\u{80}-\u{BF}][ÐÑ]"
 
 
-def match_key(text: pl.Expr) -> pl.Expr:
-    """Return `text` folded to what two readers would call the same words.
-
-    NFKD without U+0300 to U+036F (other marks are letters in Thai, Tamil,
-    Hindi), lower case, final sigma and sharp s folded, punctuation to space.
-    """
-    return (
-        text.str.normalize("NFKD")
-        .str.replace_all("[\u0300-\u036f]", "")
-        .str.to_lowercase()
-        .str.replace_all("ς", "σ", literal=True)
-        .str.replace_all("ß", "ss", literal=True)
-        .str.replace_all(r"[\p{P}\p{S}\s]+", " ")
-        .str.strip_chars()
-    )
+def _comparable(name: str) -> pl.Expr:
+    """The hashes of a text's words, or of its pairs of characters where words are not spaced."""
+    run = pl.when(~pl.col("spaced")).then(pl.col(f"folded_{name}").str.replace_all(" ", "", literal=True))
+    pairs = pl.element() + pl.element().shift(-1)
+    hashed = pairs.drop_nulls().nchash.xxh3_64().reinterpret(signed=True)  # type: ignore[attr-defined]
+    return pl.when("spaced").then(f"words_{name}").otherwise(run.str.split("").list.eval(hashed))
 
 
-# Columns that several rules read, made once: key_* match keys, words_* distinct words.
+# Columns that several rules read, made once; `words` are hashes, distinct ones in `set`.
 PREPARED: tuple[dict[str, pl.Expr], ...] = (
-    {f"key_{name}": match_key(pl.col(name)) for name in (*TEXTS, "task")}
+    {f"folded_{name}": fold(pl.col(name)) for name in (*TEXTS, "task")}
     | {f"chars_{name}": pl.col(name).str.len_chars() for name in TEXTS}
-    | {"spaced": ~pl.col("language").is_in(_UNSPACED)},
-    {f"words_{name}": pl.col(f"key_{name}").str.split(" ").list.unique() for name in TEXTS}
-    | {f"count_{name}": pl.col(f"key_{name}").str.count_matches(" ", literal=True) + 1 for name in TEXTS},
-    {"shared": pl.col("words_input").list.set_intersection("words_positive_document").list.len()},
+    | {
+        "spaced": ~pl.col("language").is_in(_UNSPACED),
+        "letters": pl.col("language").replace_strict(_LETTERS, return_dtype=pl.String),
+        "detected": detect_other_language(),
+    },
+    {f"words_{name}": hash_words(pl.col(f"folded_{name}")) for name in TEXTS},
+    {f"count_{name}": pl.col(f"words_{name}").list.len() for name in TEXTS}
+    | {f"letters_{name}": pl.col(f"folded_{name}").str.count_matches("[^ 0-9]") for name in TEXTS}
+    | {f"own_{name}": pl.col(f"folded_{name}").str.count_matches(pl.col("letters")) for name in TEXTS}
+    | {f"set_{name}": _comparable(name).list.unique() for name in TEXTS},
+    {"shared": pl.col("set_input").list.set_intersection("set_positive_document").list.len()},
 )
 
 
@@ -77,6 +85,29 @@ def _either(rule: str) -> pl.Expr:
 
 def _blank(name: str) -> pl.Expr:
     return pl.col(name).str.strip_chars() == ""
+
+
+def _foreign(share: float, *columns: str) -> pl.Expr:
+    """Less than `share` of 4 letters or more are of the language's script."""
+    letters, own = (pl.sum_horizontal(f"{kind}_{name}" for name in columns) for kind in ("letters", "own"))
+    return (letters >= 4) & (own < share * letters)
+
+
+def _other_script(name: str) -> pl.Expr:
+    """The text is in another script, and is no name in Latin letters beside a right text."""
+    name_like = (pl.col(f"count_{name}") < 4) & pl.col(f"folded_{name}").str.contains("[a-z]")
+    return _foreign(0.3, name) & (~name_like | _foreign(0.3, *TEXTS))
+
+
+def _holds_card_number(name: str) -> pl.Expr:
+    found = pl.col(name).str.extract(_CARD).str.replace_all("[ -]", "")
+    return found.map_elements(_passes_luhn, return_dtype=pl.Boolean, skip_nulls=True).fill_null(value=False)
+
+
+def _passes_luhn(digits: str) -> bool:
+    """Whether the check digit is right, as on every payment card (ISO/IEC 7812)."""
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 def _too_short(name: str) -> pl.Expr:
@@ -91,17 +122,17 @@ def _too_long(name: str) -> pl.Expr:
 
 def _echoes(name: str) -> pl.Expr:
     """The text is the task description, or holds all of one of four words or more."""
-    task, key = pl.col("key_task"), pl.col(f"key_{name}")
+    task, key = pl.col("folded_task"), pl.col(f"folded_{name}")
     long_task = task.str.count_matches(" ", literal=True) >= 3
     return (key == task) & (key != "") | long_task & key.str.contains(task, literal=True)
 
 
 def _too_similar() -> pl.Expr:
-    first, second = (pl.col(f"words_{name}").list.len() for name in TEXTS)
+    """More than 0.6 of all words are in both texts, or 0.8 of the shorter one's."""
+    first, second = (pl.col(f"set_{name}").list.len() for name in TEXTS)
     jaccard = pl.col("shared") / (first + second - pl.col("shared"))
     containment = pl.col("shared") / pl.min_horizontal(first, second)
-    enough = pl.min_horizontal(first, second) >= 3
-    return pl.col("spaced") & enough & ((jaccard > 0.6) | (containment > 0.8))
+    return (pl.min_horizontal(first, second) >= 3) & ((jaccard > 0.6) | (containment > 0.8))
 
 
 _SENT = pl.col("error").is_null()
@@ -119,40 +150,51 @@ RULES: dict[str, pl.Expr] = {
     "empty": pl.any_horizontal(_blank(name) for name in TEXTS),
     "too_short": pl.any_horizontal(_too_short(name) for name in TEXTS),
     "too_long": pl.any_horizontal(_too_long(name) for name in TEXTS),
-    "identical": (pl.col("key_input") == pl.col("key_positive_document")) & (pl.col("key_input") != ""),
+    "identical": (pl.col("folded_input") == pl.col("folded_positive_document")) & (pl.col("folded_input") != ""),
     "too_similar": _too_similar(),
     "echoes_task": pl.any_horizontal(_echoes(name) for name in TEXTS),
-    "placeholder": _either(_PLACEHOLDER),
+    "wrong_language": pl.col("detected").struct["sure"] | pl.any_horizontal(_other_script(name) for name in TEXTS),
+    "placeholder": _either(_PLACEHOLDER)
+    | pl.any_horizontal(pl.col(f"folded_{name}").str.contains(_PLACEHOLDER_FOLDED) & ~_blank(name) for name in TEXTS),
     "markup": _either(_MARKUP),
     "control_characters": _either(_CONTROL),
     "mojibake": _either(_MOJIBAKE),
 }
 
+FLAGS: dict[RowFlag, pl.Expr] = {
+    "doubtful_language": pl.col("detected").struct["seen"].is_not_null()
+    | pl.any_horizontal(_foreign(0.6, name) for name in TEXTS),
+    "personal_data": _either(f"{_EMAIL}|{_PHONE}") | pl.any_horizontal(_holds_card_number(name) for name in TEXTS),
+}
+
 # Every reason that a row can carry: the rules, and what only the whole partition shows.
-REASONS: tuple[str, ...] = (*RULES, DUPLICATE)
+REASONS: tuple[str, ...] = (*RULES, *get_args(RowFlag), DUPLICATE, NEAR_DUPLICATE)
 
 
-def judge(pairs: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the rows of `pairs` in their order, with `reasons` and both match keys.
+def judge(pairs: pl.LazyFrame, reject_flagged: Sequence[RowFlag] = ()) -> pl.LazyFrame:
+    """Return the rows of `pairs` in their order, with `reasons`, `flags`, input_key and positive_key.
 
     Reads task, language, input, positive_document, text, finish_reason, error and
     problem (see parsing). `reasons` lists every rule of RULES that holds, in its
-    order, and is empty for an accepted row. Adds key_input and key_positive_document.
+    order, and is empty for an accepted row; `flags` lists the FLAGS that hold,
+    but those in `reject_flagged`, which are reasons. Keys are null without a text.
     """
     prepared = pairs
     for columns in PREPARED:
         prepared = prepared.with_columns(**columns)
-    reasons = [pl.when(holds.fill_null(value=False)).then(pl.lit(reason)) for reason, holds in RULES.items()]
-    judged = prepared.with_columns(reasons=pl.concat_list(reasons).list.drop_nulls())
-    kept = ("key_input", "key_positive_document")
-    return judged.drop(name for columns in PREPARED for name in columns if name not in kept)
+    reasons: dict[str, pl.Expr] = RULES | {flag: FLAGS[flag] for flag in reject_flagged}
+    flags: dict[str, pl.Expr] = {flag: holds for flag, holds in FLAGS.items() if flag not in reject_flagged}
+    return prepared.with_columns(
+        reasons=_names(reasons),
+        flags=_names(flags),
+        input_key=text_key(pl.col("words_input")),
+        positive_key=text_key(pl.col("words_positive_document")),
+    ).drop(name for columns in PREPARED for name in columns)
 
 
-def pair_keys(languages: Iterable[str], inputs: Iterable[str], positives: Iterable[str]) -> list[int]:
-    """Return a signed 64-bit key of each pair of match keys: equal pairs have equal keys."""
-    return [
-        int.from_bytes(
-            hashlib.blake2b(f"{language}\0{one}\0{other}".encode(), digest_size=8).digest(), "big", signed=True
-        )
-        for language, one, other in zip(languages, inputs, positives, strict=True)
-    ]
+def _names(holding: Mapping[str, pl.Expr]) -> pl.Expr:
+    """The names of the expressions that hold, as a list."""
+    if not holding:
+        return pl.lit([], dtype=pl.List(pl.String))
+    names = [pl.when(holds.fill_null(value=False)).then(pl.lit(name)) for name, holds in holding.items()]
+    return pl.concat_list(names).list.drop_nulls()

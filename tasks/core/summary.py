@@ -110,6 +110,8 @@ _COUNTS = (
 _NOTHING: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {
     "cost_usd": 0.0,
     "reasons": {},
+    "flags": {},
+    "shared_texts": {},
     "by_language": {},
     "samples": [],
 }
@@ -120,7 +122,7 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
     fresh = ~pl.col("cached")
     paid = fresh & replied
-    totals, languages, reasons = pl.collect_all(
+    totals, languages, reasons, flags, groups = pl.collect_all(
         [
             judged.select(
                 judged=pl.len(),
@@ -138,10 +140,12 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
                 unpriced=pl.col("cost_usd").filter(paid).is_null().sum(),
             ),
             judged.group_by("language").agg(accepted=accepted.sum(), rejected=(~accepted).sum()).sort("language"),
-            judged.select(pl.col("reasons").explode(empty_as_null=False))
-            .group_by("reasons")
+            _count_names(judged, "reasons"),
+            _count_names(judged.filter(accepted), "flags"),
+            judged.filter(accepted & pl.col("group_id").is_not_null())
+            .group_by("group_id")
             .agg(rows=pl.len())
-            .sort("rows", "reasons", descending=[True, False]),
+            .select(groups=pl.len(), pairs=pl.col("rows").sum(), largest=pl.col("rows").max().fill_null(0)),
         ],
         engine="streaming",
     )
@@ -153,5 +157,13 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     return figures | {
         "by_language": {row.pop("language"): row for row in languages.iter_rows(named=True)},
         "reasons": dict(reasons.iter_rows()),
+        "flags": dict(flags.iter_rows()),
+        "shared_texts": groups.row(0, named=True),
         "samples": samples.collect().to_dicts(),
     }
+
+
+def _count_names(rows: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    """Count the rows of each name in a list column, the most frequent first."""
+    names = rows.select(pl.col(column).explode(empty_as_null=False)).group_by(column).agg(rows=pl.len())
+    return names.sort("rows", column, descending=[True, False])

@@ -1,0 +1,88 @@
+"""Which pairs repeat an earlier one, and which share a text with another.
+
+All is decided over 8-byte keys (see keys). Two pairs that differ by one word have
+the other text in common, so near duplicates are looked for only among pairs
+that share a text's key: nothing grows with the square of the rows.
+"""
+
+import polars as pl
+
+from tasks.core.columns import TEXTS, Schema
+from tasks.core.keys import fold, hash_words, text_key
+
+DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"
+# Below this many words, one word is a large part of what a text says.
+ENOUGH_WORDS = 4
+KEYS: Schema = {"pair_key": pl.Int64, "input_key": pl.Int64, "positive_key": pl.Int64}
+_EARLIER = -1
+
+
+def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) -> pl.DataFrame:
+    """Return the pairs that repeat one which stands earlier in plan order, or is published.
+
+    `duplicate`: the same words in both texts, in whatever order. `near_duplicate`:
+    but for one word in a text of ENOUGH_WORDS or more, replaced, added or left out.
+
+    Args:
+        pairs: plan_row, KEYS, input and positive_document.
+        published: The same but plan_row, None where there is nothing.
+
+    Returns:
+        plan_row and found, one row per pair that repeats another.
+    """
+    rows = pairs.select("plan_row", *KEYS, *TEXTS)
+    if published is not None:
+        earlier = published.select(pl.lit(_EARLIER, pl.Int64).alias("plan_row"), *KEYS, *TEXTS)
+        rows = pl.concat([earlier, rows])
+    keys = rows.select("plan_row", *KEYS).collect(engine="streaming").sort("plan_row", maintain_order=True)
+    exact = keys.filter(~pl.col("pair_key").is_first_distinct()).select("plan_row", found=pl.lit(DUPLICATE))
+    near = [
+        _find_near(rows, keys.filter(pl.col(same).is_duplicated()).select("pair_key"), same, text)
+        for same, text in (("input_key", "positive_document"), ("positive_key", "input"))
+    ]
+    found = pl.concat([exact, *near]).filter(pl.col("plan_row") != _EARLIER)
+    return found.unique("plan_row", keep="first", maintain_order=True)
+
+
+def _find_near(rows: pl.LazyFrame, candidates: pl.DataFrame, same: str, text: str) -> pl.DataFrame:
+    """Find pairs whose `same` key is an earlier one's and whose `text` is but for one word."""
+    return (
+        rows.join(candidates.lazy(), on="pair_key", how="semi")
+        .select("plan_row", same, word=hash_words(fold(pl.col(text))))
+        .filter(pl.col("word").list.len() >= ENOUGH_WORDS)
+        .with_columns(whole=text_key(pl.col("word")))
+        .explode("word")
+        .select("plan_row", same, variant=pl.concat_list("whole", pl.col("whole") - pl.col("word")))
+        .explode("variant")
+        .group_by(same, "variant")
+        .agg(pl.col("plan_row").min().alias("first"), "plan_row")
+        .explode("plan_row")
+        .filter(pl.col("plan_row") > pl.col("first"))
+        .select("plan_row", found=pl.lit(NEAR_DUPLICATE))
+        .unique("plan_row")
+        .collect(engine="streaming")
+    )
+
+
+def find_groups(pairs: pl.LazyFrame) -> pl.DataFrame:
+    """Return the pairs that share a text with another one, with the group they form.
+
+    In a batch, a pair of the same group is no negative: its text is right, too.
+
+    Args:
+        pairs: KEYS.
+
+    Returns:
+        pair_key, once each, and group_id: the least pair_key of all that are joined by shared texts.
+    """
+    keys = pairs.select(*KEYS).collect(engine="streaming").unique("pair_key")
+    shared = pl.any_horizontal(pl.col(name).is_duplicated() for name in ("input_key", "positive_key"))
+    groups = keys.filter(shared).with_columns(group_id=pl.col("pair_key"))
+    while True:
+        # Each round carries the least key one shared text further.
+        joined = groups
+        for name in ("input_key", "positive_key"):
+            joined = joined.with_columns(pl.col("group_id").min().over(name))
+        if joined["group_id"].equals(groups["group_id"]):
+            return groups.select("pair_key", "group_id")
+        groups = joined

@@ -1,0 +1,45 @@
+"""What makes two texts the same: folded texts and their 64-bit keys.
+
+A key is the sum, modulo 2**64, of the hashes of a text's words, so it does not
+know their order, and a text without one of its words has the key minus that
+word's hash. xxh3 does not change between versions, as polars' own hash does.
+"""
+
+import polars as pl
+import polars_hash  # noqa: F401  (adds the namespace nchash)
+
+# Odd, so that no bit is lost; two, so that a pair is not its mirror image.
+_MIX = (-7046029254386353131, 6364136223846793005)
+
+
+def fold(text: pl.Expr) -> pl.Expr:
+    """Return `text` folded to what two readers would call the same words.
+
+    NFKD without U+0300 to U+036F (other marks are letters in Thai, Tamil,
+    Hindi), lower case, final sigma and sharp s folded, punctuation to space.
+    """
+    return (
+        text.str.normalize("NFKD")
+        .str.replace_all("[\u0300-\u036f]", "")
+        .str.to_lowercase()
+        .str.replace_all("ς", "σ", literal=True)
+        .str.replace_all("ß", "ss", literal=True)
+        .str.replace_all(r"[\p{P}\p{S}\s]+", " ")
+        .str.strip_chars()
+    )
+
+
+def hash_words(folded: pl.Expr) -> pl.Expr:
+    """Return the list of hashes of a folded text's words, in their order, with repeats."""
+    hashed = pl.element().nchash.xxh3_64().reinterpret(signed=True)  # type: ignore[attr-defined]
+    return folded.str.split(" ").list.eval(hashed)
+
+
+def text_key(words: pl.Expr) -> pl.Expr:
+    """Return the Int64 key of a text from the hashes of its words."""
+    return words.list.sum()
+
+
+def pair_key() -> pl.Expr:
+    """Return the Int64 key of a pair from the columns input_key and positive_key."""
+    return pl.col("input_key") * _MIX[0] + pl.col("positive_key") * _MIX[1]
