@@ -35,6 +35,7 @@ import pytest  # noqa: E402
 
 from flows.servers import serve, start_prefect_api  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
+from tests.tally import tally  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,3 +85,11 @@ def prefect_api(s3_endpoint: str) -> Iterator[str]:
     yield f"{server.url}/api"
     server.child.kill()
     server.child.communicate()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests of faults counted."""
+    if tally:
+        terminalreporter.section("faults")
+    for line, count in tally.items():
+        terminalreporter.write_line(f"{line:<28}{count:>8,}")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -90,4 +91,14 @@ def openai_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
         "x-ratelimit-limit-requests": str(limit),
         "x-ratelimit-remaining-requests": str(remaining),
         "x-ratelimit-reset-requests": f"{reset * 1000:.0f}ms" if reset < 1 else f"{reset:.3f}s",
+    }
+
+
+def anthropic_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
+    """Return what Anthropic says of its requests."""
+    at = datetime.now(UTC) + timedelta(seconds=reset)
+    return {
+        "anthropic-ratelimit-requests-limit": str(limit),
+        "anthropic-ratelimit-requests-remaining": str(remaining),
+        "anthropic-ratelimit-requests-reset": f"{at:%Y-%m-%dT%H:%M:%SZ}",
     }

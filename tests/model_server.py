@@ -1,4 +1,6 @@
-"""An OpenAI-compatible server on loopback whose every fault can be ordered.
+"""A model's server on loopback whose every fault can be ordered.
+
+It speaks OpenAI's chat completions and Anthropic's messages.
 
 A script of behaviours may be laid on the requests whose prompt holds a text:
 each request takes the next behaviour, and when they are used up, the last.
@@ -42,6 +44,26 @@ def completion(text: str | None, *, finish_reason: str = "stop", **changes: Any)
     return body | changes
 
 
+def message(text: str | None, *, stop_reason: str = "end_turn", **changes: Any) -> dict[str, Any]:
+    """Return the body of an Anthropic message."""
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "answering-model-1",
+        "content": [] if text is None else [{"type": "text", "text": text}],
+        "stop_reason": stop_reason,
+        "usage": {"input_tokens": 200, "output_tokens": 40},
+    }
+    return body | changes
+
+
+def read_prompt(sent: dict[str, Any]) -> str:
+    """Return the text of the one user turn, in whichever way it was sent."""
+    content = sent["messages"][0]["content"]
+    return str(content if isinstance(content, str) else content[0]["text"])
+
+
 def answer(text: str | None, **changes: Any) -> Behaviour:
     """Answer with this text."""
     return lambda request, body: web.json_response(completion(text, **changes))
@@ -59,7 +81,8 @@ def error(status: int, message: str = "it failed", code: str = "", **headers: st
 
 def good(request: web.Request, sent: dict[str, Any]) -> web.Response:
     """Answer with a pair of the prompt's own."""
-    return web.json_response(completion(good_text(sent["messages"][0]["content"])))
+    make = message if request.path.endswith("/messages") else completion
+    return web.json_response(make(good_text(read_prompt(sent))))
 
 
 def reset(request: web.Request, sent: dict[str, Any]) -> web.Response:
@@ -140,6 +163,7 @@ class ModelServer:
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/v1/chat/completions", self._handle)
+        app.router.add_post("/v1/messages", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -148,7 +172,7 @@ class ModelServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         sent = await request.json()
-        prompt = sent["messages"][0]["content"]
+        prompt = read_prompt(sent)
         self.prompts.append(prompt)
         self.times.append(time.monotonic())
         self.bodies.append(sent)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 from tasks.clients.budget import Budget, Price
 from tasks.clients.llm import CALL_DEADLINE_SECONDS, Call, CallFault, Reply
-from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter, Place
-from tasks.clients.rates import Rates
+from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter
+from tasks.clients.rates import Place, Rates
 from tasks.core.errors import ModelError, PairmillError, StoppedError
 from tasks.core.rules import CALL_FAILED
 
@@ -279,9 +279,9 @@ class ModelClient:
             cost, headers = None if fault.billed else 0.0, fault.headers
             raise
         finally:
-            self._limiter.rates.settle(place.tokens, tokens)
+            self._limiter.rates.settle(place, tokens)
             if headers:
-                self._limiter.rates.heed(headers, time.monotonic(), self._limiter.in_flight - 1)
+                self._limiter.rates.heed(place, headers, time.monotonic())
             if self._budget:
                 self._budget.settle(reserved, cost)
 

@@ -1,13 +1,13 @@
 """How many calls may be in flight, and when a run has seen enough failures."""
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
-from tasks.clients.rates import Rates
+from tasks.clients.rates import Place, Rates
 
 CUT = 0.7
 # The first call goes alone, since it may tell that none will do; then so many.
@@ -22,21 +22,15 @@ FAILURE_STREAK = 20
 EQUAL_REFUSALS = 50
 
 
-class Place(NamedTuple):
-    """Leave to have one call in flight: when it was given, and the tokens it was guessed to take."""
-
-    at: float
-    tokens: float
-
-
 class Limiter:
     """Adaptive concurrency: additive increase, multiplicative decrease (AIMD).
 
     The limit doubles each round trip until a call is throttled. From then on that
     cuts it to 0.7 of itself, at most once a round trip, and a round trip without
     it raises it by one, up to just below where the cut was; beyond that only after
-    a calm while. It is never above `ceiling`. A pause that one call was told holds
-    for all, and so does the pace of `rates`. For use in one event loop.
+    a calm while. After a storm it doubles again up to where the first cut left it.
+    It is never above `ceiling`. A pause that one call was told holds for all, and
+    so does the pace of `rates`. For use in one event loop.
     """
 
     def __init__(
@@ -53,9 +47,9 @@ class Limiter:
         self.limit = 1.0
         self.in_flight = 0
         self._patience, self._backoff, self._clock = patience_seconds, backoff_seconds, clock
-        self._slow_start = True
         self._round_trip = 0.0
-        self._refused_at = float("inf")
+        # Below the one the limit doubles each round trip; the other was refused.
+        self._known = self._refused_at = math.inf
         self._calm_at = self._cut_at = self._paused_until = 0.0
         self._storm_since: float | None = None
         self._cuts = 0
@@ -77,7 +71,7 @@ class Limiter:
     def release(self) -> None:
         """Give the place back."""
         self.in_flight -= 1
-        if self._slow_start:
+        if self._known == math.inf:
             self.limit = max(self.limit, min(self.ceiling, FIRST_CALLS))
         self._give_places()
 
@@ -88,7 +82,7 @@ class Limiter:
         self._round_trip += (now - place.at - self._round_trip) * (0.1 if self._round_trip else 1.0)
         if self.limit >= self.ceiling or self.in_flight < self.limit / 2:
             return
-        grown = min(self.ceiling, self.limit + (1.0 if self._slow_start else 1 / self.limit))
+        grown = min(self.ceiling, self.limit + (1.0 if self.limit < self._known else 1 / self.limit))
         if int(grown) < self._refused_at or now >= self._calm_at:
             self.limit = grown
 
@@ -102,11 +96,16 @@ class Limiter:
         now = self._clock()
         if self._storm_since is None:
             self._storm_since = now
-        if place.at >= self._cut_at:
+        if self.rates.delay(now) > 0:
+            # An allowance is used up, and waited for: no sign of too many calls in flight.
+            pause = retry_after or 0.0
+        elif place.at >= self._cut_at:
             self._cuts += 1
             pause = self._pause() if retry_after is None else retry_after
-            self._refused_at, self._slow_start = int(self.limit), False
-            self._calm_at = now + CALM_ROUND_TRIPS * (self._round_trip + pause)
+            if self._cuts == 1:
+                # Refusals that go on without a good reply say nothing of the limit.
+                self._refused_at, self._known = int(self.limit), self.limit * CUT
+                self._calm_at = now + CALM_ROUND_TRIPS * (self._round_trip + pause)
             self.limit = max(1.0, self.limit * CUT)
             self._cut_at = now
         else:
@@ -116,7 +115,7 @@ class Limiter:
 
     def _pause(self) -> float:
         """Return how long all wait where the provider does not say: not at all at first, as the limit was cut."""
-        longest = min(BACKOFF_CEILING_SECONDS, self._backoff * 2**self._cuts)
+        longest = min(BACKOFF_CEILING_SECONDS, self._backoff * 2.0 ** (self._cuts - 2))
         return random.uniform(0, longest) if self._cuts > 1 else 0.0  # noqa: S311
 
     def _give_places(self) -> None:
@@ -130,7 +129,7 @@ class Limiter:
                 self._wake_in(delay)
                 return
             self.in_flight += 1
-            self._waiting.popleft().set_result(Place(now, self.rates.take(now)))
+            self._waiting.popleft().set_result(self.rates.take(now))
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:

@@ -90,7 +90,7 @@ def bucket(models: ModelServer, calls: int, limit: int = 50, rate: float = 25.0)
 
 def capped(models: ModelServer, calls: int, requests_per_minute: int = 1500) -> Figures:
     """Measure a server that says nothing, with the flow's parameter set to what it allows."""
-    server = models.default = Bucket(5, requests_per_minute / 60, SECONDS, lambda *_: {})
+    server = models.default = Bucket(25, requests_per_minute / 60, SECONDS, lambda *_: {})
     took, settled = run(models, calls, rates=Rates(requests_per_minute))
     share = calls / took / (requests_per_minute / 60)
     return Figures(share, server.refused / (server.served + server.refused), settled)
