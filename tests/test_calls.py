@@ -1,17 +1,17 @@
-from collections.abc import Mapping
-from functools import partial
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tasks.clients import llm
-from tasks.clients.calls import ATTEMPTS, ModelClient, Request
-from tasks.core.errors import ModelError, PairmillError
-from tasks.core.requests import Recipe
-from tests import model_server as server
-from tests.model_server import ModelServer
+from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget, Price
+from tasks.clients.calls import RESUME, ModelClient, Request
+from tasks.clients.llm import CallFault, Reply
+from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK
+from tasks.core.errors import ModelError, PairmillError, StoppedError, StorageError
 
-RECIPE = Recipe(model_name="openai/test-model")
+GOOD = Reply("a text", "stop", "answering", 200, 40, 0.001)
+PRICE = Price(1e-6, 1e-5)
 
 
 class Kept:
@@ -19,106 +19,216 @@ class Kept:
 
     def __init__(self) -> None:
         self.lost: PairmillError | None = None
-        self.keys: list[str] = []
+        self.completions: dict[str, Mapping[str, Any]] = {}
 
     def append(self, request_key: str, completion: Mapping[str, Any]) -> None:
-        self.keys.append(request_key)
+        self.completions[request_key] = completion
 
 
-def complete(models: ModelServer, prompts: list[str], kept: Kept, concurrency: int = 8) -> list[dict[str, Any]]:
-    connect = partial(llm.connect, RECIPE, models.api_base)
-    client = ModelClient(
-        connect, kept, concurrency, close_call=llm.disconnect, deadline_seconds=5, backoff_seconds=0.01
-    )
-    with client as model:
-        return model.complete([Request(prompt, prompt) for prompt in prompts])
+class Model:
+    """A model as a function: answers the n-th call, from 1 on, with what `answer` makes of n."""
+
+    def __init__(self, answer: Callable[[int], Reply | CallFault], seconds: float = 0.0) -> None:
+        self.calls = self.in_flight = self.most_in_flight = 0
+        self._answer, self._seconds = answer, seconds
+
+    async def __call__(self, prompt: str) -> Reply:
+        self.calls += 1
+        answered = self._answer(self.calls)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._seconds)
+        finally:
+            self.in_flight -= 1
+        if isinstance(answered, CallFault):
+            raise answered
+        return answered
 
 
-TRANSIENT = {
-    **{str(status): server.error(status) for status in (408, 409, 500, 502, 503, 504, 529)},
-    "reset": server.reset,
-    "reset in the body": server.reset_in_body,
-    "html": server.body(200, "<html>", "text/html"),
-    "truncated": server.body(200, '{"id": "x", "choi'),
-}
-ANSWERED: dict[str, tuple[server.Behaviour, str, str]] = {
-    "no choices": (server.answer("x", choices=[]), "error", "no_choices"),
-    "length": (server.answer("x", finish_reason="length"), "finish_reason", "length"),
-    "content filter": (server.answer("x", finish_reason="content_filter"), "finish_reason", "content_filter"),
-    "400": (server.error(400), "error", "bad_request"),
-    "422": (server.error(422), "error", "bad_request"),
-    "context": (
-        server.error(400, "This model's maximum context length is 10 tokens", "context_length_exceeded"),
-        "error",
-        "context_window",
-    ),
-}
+def complete(
+    call: Callable[[str], Awaitable[Reply]], kept: Kept, requests: int = 1, concurrency: int = 16, **options: Any
+) -> list[dict[str, Any]]:
+    with ModelClient(lambda: call, kept, concurrency, **{"backoff_seconds": 0.001, **options}) as model:
+        return model.complete([Request(f"key {number}", f"prompt {number}") for number in range(requests)])
 
 
-@pytest.mark.parametrize("name", list(TRANSIENT))
-def test_a_transient_fault_is_tried_again(model_server: ModelServer, name: str) -> None:
-    model_server.script("p", [TRANSIENT[name], server.good])
+def always(answer: Reply | CallFault) -> Callable[[int], Reply | CallFault]:
+    return lambda number: answer
+
+
+def test_every_request_has_its_completion_in_order_and_in_the_journal() -> None:
     kept = Kept()
-    (completion,) = complete(model_server, ["p"], kept)
-    assert (completion["attempts"], len(model_server.prompts), kept.keys) == (2, 2, ["p"])
+    completions = complete(Model(lambda number: Reply(f"text {number}", "stop", "m", 1, 1, None), 0.001), kept, 100)
+    assert completions == [kept.completions[f"key {number}"] for number in range(100)]
 
 
-def test_a_call_that_keeps_failing_is_a_row_and_not_in_the_journal(model_server: ModelServer) -> None:
-    model_server.script("p", [server.error(500)])
-    kept = Kept()
-    (completion,) = complete(model_server, ["p"], kept)
-    assert (completion["error"], len(model_server.prompts), kept.keys) == ("call_failed", ATTEMPTS, [])
+def test_equal_requests_in_flight_are_asked_once() -> None:
+    model, kept = Model(always(GOOD), 0.05), Kept()
+    with ModelClient(lambda: model, kept, 8) as client:
+        completions = client.complete([Request("one key", "one prompt")] * 5)
+    assert (model.calls, len(completions), len(kept.completions)) == (1, 5, 1)
 
 
-def test_a_rate_limited_call_is_no_attempt(model_server: ModelServer) -> None:
-    model_server.script("p", [server.error(429, **{"Retry-After": "0"})] * 7 + [server.good])
-    (completion,) = complete(model_server, ["p"], Kept())
-    assert (completion["attempts"], completion["throttled"]) == (1, 7)
+def test_a_throttled_call_is_no_attempt() -> None:
+    throttled = CallFault("throttled", "too many", retry_after=0.0)
+    (completion,) = complete(Model(lambda number: throttled if number <= 7 else GOOD), Kept())
+    assert (completion["attempts"], completion["throttled"], completion["error"]) == (1, 7, None)
 
 
-@pytest.mark.parametrize("name", list(ANSWERED))
-def test_an_answer_that_is_no_pair_is_paid_for_once(model_server: ModelServer, name: str) -> None:
-    behaviour, column, value = ANSWERED[name]
-    model_server.script("p", [behaviour])
-    kept = Kept()
-    (completion,) = complete(model_server, ["p"], kept)
-    assert (completion[column], len(model_server.prompts), kept.keys) == (value, 1, ["p"])
+def test_a_storm_of_refusals_stops_the_run_resumable() -> None:
+    kept, throttled = Kept(), CallFault("throttled", "too many requests", retry_after=0.05)
+    model = Model(lambda number: GOOD if number <= 50 else throttled)
+    with pytest.raises(StoppedError) as caught:
+        complete(model, kept, 1000, patience_seconds=0.5)
+    assert len(kept.completions) == 50
+    assert "rate limit" in str(caught.value)
+    assert "too many requests" in str(caught.value)
+    assert RESUME in str(caught.value)
+    # One call a pause at the end, not each of a thousand.
+    assert model.calls < 150
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        server.error(401),
-        server.error(403),
-        server.error(404),
-        server.error(429, "You exceeded your current quota", "insufficient_quota"),
-    ],
-)
-def test_what_no_call_survives_stops_all_within_those_in_flight(
-    model_server: ModelServer, fault: server.Behaviour
-) -> None:
-    model_server.default = fault
+def test_a_wait_beyond_the_patience_stops_the_run_and_is_named() -> None:
+    with pytest.raises(StoppedError, match="asks to wait 3,600 seconds"):
+        complete(Model(always(CallFault("throttled", "daily limit", retry_after=3600.0))), Kept())
+
+
+def test_nothing_is_called_after_a_stop_but_what_was_in_flight() -> None:
+    kept, fatal = Kept(), CallFault("fatal", "the key is refused.")
+    model = Model(lambda number: fatal if number == 101 else GOOD, 0.002)
+    with pytest.raises(ModelError, match="the key is refused"):
+        complete(model, kept, 100_000)
+    assert model.calls <= 101 + 16
+
+
+def test_a_refused_key_costs_one_call_of_a_hundred_thousand() -> None:
+    model = Model(always(CallFault("fatal", "the key is refused.")))
     with pytest.raises(ModelError):
-        complete(model_server, [f"p{number}" for number in range(200)], Kept(), concurrency=8)
-    assert len(model_server.prompts) <= 8
+        complete(model, Kept(), 100_000, 256)
+    assert model.calls == 1
 
 
-def test_one_user_turn_with_the_schema_is_sent(model_server: ModelServer) -> None:
-    complete(model_server, ["p"], Kept())
-    (body,) = model_server.bodies
-    assert [message["role"] for message in body["messages"]] == ["user"]
-    assert body["response_format"]["type"] == "json_schema"
+@pytest.mark.parametrize(("good_at", "stops"), [(FAILURE_STREAK, True), (FAILURE_STREAK - 1, False)])
+def test_a_streak_of_final_failures_trips_the_breaker(good_at: int, stops: bool) -> None:
+    def answer(prompt: str) -> bool:
+        return int(prompt.split()[1]) in {0, 1, good_at + 2}
+
+    async def call(prompt: str) -> Reply:
+        if answer(prompt):
+            return GOOD
+        raise CallFault("transient", "connection reset")
+
+    kept = Kept()
+    if stops:
+        with pytest.raises(StoppedError, match=f"{FAILURE_STREAK} calls in a row failed .*connection reset") as caught:
+            complete(call, kept, good_at + 3, 1)
+        assert RESUME in str(caught.value)
+        assert len(kept.completions) == 2
+    else:
+        assert len(complete(call, kept, good_at + 3, 1)) == good_at + 3
 
 
 @pytest.mark.parametrize(
-    ("headers", "seconds"),
+    ("reasons", "stops"),
     [
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}, 8.0),
-        ({"retry-after": "soon"}, None),
-        ({}, None),
+        (["bad_request"] * 50, True),
+        (["bad_request"] * 49, False),
+        (["bad_request"] * 49 + ["content_policy"] * 50, False),
+        (["bad_request"] * 49 + [""] + ["bad_request"] * 60, False),
     ],
 )
-def test_retry_after_is_read_in_every_spelling(headers: dict[str, str], seconds: float | None) -> None:
-    assert llm.parse_retry_after(headers, 2.0) == seconds
+def test_fifty_equal_refusals_at_the_start_stop_the_run(reasons: list[str], stops: bool) -> None:
+    assert EQUAL_REFUSALS == 50
+
+    def answer(number: int) -> Reply | CallFault:
+        reason = reasons[number - 1]
+        return CallFault("refused", "no", reason=reason) if reason else GOOD
+
+    kept = Kept()
+    if stops:
+        with pytest.raises(StoppedError, match="refused each of the first 50 requests for one reason, bad_request"):
+            complete(Model(answer), kept, len(reasons), 1)
+    else:
+        complete(Model(answer), kept, len(reasons), 1)
+    assert len(kept.completions) == len(reasons)
+
+
+def test_a_journal_that_is_lost_stops_the_paying() -> None:
+    kept = Kept()
+    kept.lost = StorageError("the disk is gone")
+    model = Model(always(GOOD))
+    with pytest.raises(StorageError, match="the disk is gone"):
+        complete(model, kept, 10)
+    assert model.calls == 0
+
+
+def test_a_call_that_does_not_end_is_ended_by_the_deadline() -> None:
+    hangs = Model(always(GOOD), 3600)
+    (completion,) = complete(hangs, Kept(), deadline_seconds=0.02)
+    assert (completion["error"], completion["attempts"], hangs.in_flight) == ("call_failed", 5, 0)
+
+
+def test_a_price_of_ones_own_is_what_a_completion_costs() -> None:
+    (completion,) = complete(Model(always(GOOD)), Kept(), price=PRICE)
+    assert completion["cost_usd"] == pytest.approx(200 * 1e-6 + 40 * 1e-5)
+
+
+def test_without_the_tokens_the_cost_is_unknown() -> None:
+    reply = Reply("a text", "stop", "m", None, None, None)
+    (completion,) = complete(Model(always(reply)), Kept(), price=PRICE)
+    assert completion["cost_usd"] is None
+
+
+def worst(max_tokens: int = 100) -> float:
+    return PRICE.of(len(b"prompt 0") + AROUND_PROMPT_TOKENS, max_tokens)
+
+
+@pytest.mark.parametrize("concurrency", [1, 16, 256])
+def test_a_budget_is_never_exceeded_and_nearly_used(concurrency: int) -> None:
+    # A reply costs 0.0006, less than the worst case that is reserved for it.
+    budget, kept = Budget(0.3, PRICE, 100), Kept()
+    model = Model(always(GOOD), 0.001)
+    with pytest.raises(StoppedError, match="--max-cost-usd") as caught:
+        complete(model, kept, 1000, concurrency, budget=budget, price=PRICE)
+    spent = sum(float(one["cost_usd"]) for one in kept.completions.values())
+    assert budget.max_cost_usd - worst() * 1.01 <= spent <= budget.max_cost_usd
+    assert model.calls == len(kept.completions)
+    assert "run the same command again" in str(caught.value)
+
+
+def test_a_budget_below_one_call_pays_for_none() -> None:
+    model = Model(always(GOOD))
+    with pytest.raises(StoppedError):
+        complete(model, Kept(), budget=Budget(worst() * 0.99, PRICE, 100))
+    assert model.calls == 0
+    complete(model, Kept(), budget=Budget(worst() * 1.01, PRICE, 100))
+    assert model.calls == 1
+
+
+LOST = CallFault("transient", "reset in the body", billed=True)
+REFUSED = CallFault("transient", "503", billed=False)
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [(LOST, 3), (REFUSED, 5), (CallFault("refused", "no", "bad"), 1)])
+def test_a_reply_that_was_lost_counts_at_its_worst_and_a_refusal_costs_nothing(fault: CallFault, attempts: int) -> None:
+    budget = Budget(worst() * 3.5, PRICE, 100)
+    model = Model(always(fault))
+    try:
+        complete(model, Kept(), budget=budget)
+    except StoppedError:
+        assert fault is LOST
+    assert model.calls == attempts
+    assert budget.spent == pytest.approx(3 * worst() if fault is LOST else 0.0)
+
+
+def test_a_reply_without_usage_counts_at_its_worst() -> None:
+    budget = Budget(worst() * 10, PRICE, 100)
+    complete(Model(always(Reply("a text", "stop", "m", None, None, None))), Kept(), budget=budget, price=PRICE)
+    assert budget.spent == pytest.approx(worst())
+
+
+@pytest.mark.parametrize("text", ["a", "ü", "漢字", "🎉🎉", "\n" * 10])
+def test_the_worst_case_counts_each_byte_as_a_token(text: str) -> None:
+    budget = Budget(1, Price(1.0, 0.0), 10)
+    assert budget.worst(text) - budget.worst("") == len(text.encode())
