@@ -13,7 +13,7 @@ from flows.telling import name_run, tell
 from tasks.core.backfill import BackfillReport, backfill_headline, days_between, failed_message, make_report
 from tasks.core.errors import PairmillError
 from tasks.core.layout import PARTITION_FIELD
-from tasks.core.requests import OnPublished
+from tasks.core.requests import LanguageMix, OnPublished
 
 # The deployment whose runs make the days; without it they are made in this process.
 PARTITION_DEPLOYMENT = "short-text-matching/partition"
@@ -30,6 +30,7 @@ def backfill(
     on_published: OnPublished = "add",
     model_name: str = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
+    language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
     max_attempts_per_pair: of.Attempts = 3,
     max_parallel: of.MaxParallel = 2,
@@ -56,7 +57,10 @@ def backfill(
         on_published: add generates what is missing; redo judges each day again, from
             completions already paid for, and replaces it.
         model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
-        languages: Languages of the generated texts, as English names, or all.
+        languages: Languages of the generated texts, as English names, or all. A column language in
+            the source (names or codes) wins.
+        language_mix: each wants every description in each of the languages; paper in one of all languages,
+            drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.

@@ -8,9 +8,9 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from tasks.core.errors import UsageError
-from tasks.core.languages import resolve_languages
+from tasks.core.languages import ALL, resolve_languages
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
-from tasks.core.requests import Order, Recipe
+from tasks.core.requests import LanguageMix, Order, Recipe
 
 # The demo's model and bucket; the one is refused without the other.
 STAND_IN = "pairmill-stand-in"
@@ -19,7 +19,9 @@ DEMO_BUCKET = "pairmill-demo"
 NEEDED = ("source", "destination", "model_name")
 
 
-def place_order(*, source: str, destination: str, partition: str, languages: list[str], **settings: Any) -> Order:
+def place_order(
+    *, source: str, destination: str, partition: str, languages: list[str], language_mix: LanguageMix, **settings: Any
+) -> Order:
     """Return the order of this flow run: names checked, partition and languages resolved.
 
     Args:
@@ -27,6 +29,7 @@ def place_order(*, source: str, destination: str, partition: str, languages: lis
         destination: As the flow's.
         partition: As the flow's.
         languages: As the flow's.
+        language_mix: As the flow's.
         **settings: The flow's other parameters: fields of Recipe and of Order.
 
     Raises:
@@ -44,10 +47,22 @@ def place_order(*, source: str, destination: str, partition: str, languages: lis
         source=check_uri(source.replace(PARTITION_FIELD, day), "source"),
         destination=check_uri(destination, "destination"),
         partition=day,
-        languages=tuple(resolve_languages(languages)),
+        languages=tuple(resolve_languages(languages if language_mix == "each" else mixed_languages(languages))),
+        language_mix=language_mix,
         recipe=recipe,
         **settings,
     )
+
+
+def mixed_languages(languages: list[str]) -> list[str]:
+    """Return the languages that a mix draws from: all of them.
+
+    Raises:
+        UsageError: Some were chosen, which the mix would not heed.
+    """
+    if languages not in (["English"], [ALL]):
+        raise UsageError("language_mix=paper draws from all languages. Leave languages out, or the mix.")
+    return [ALL]
 
 
 def check_given(needed: Mapping[str, str]) -> None:

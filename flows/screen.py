@@ -27,6 +27,7 @@ from tasks.core.report import RunReport, reason_rows
 from tasks.progress import progress
 
 LINE_SECONDS = 5.0
+MOST_LANGUAGES = 12
 REFRESH_SECONDS = 0.1
 _SAYS = {
     "start": "Starting Prefect",
@@ -112,6 +113,8 @@ def show_summary(report: RunReport) -> None:
     console.print(Panel(Group(*parts), title=_title(report), title_align="left", border_style=_colour(report)))
     if report.reasons:
         console.print(_reasons(report))
+    if len(report.by_language) > 1:
+        console.print(_languages(report))
     if report.samples:
         console.print(_samples(report))
     if report.pairs_version is not None:
@@ -168,6 +171,7 @@ def _left_out(report: RunReport) -> str:
         "served already": report.already_served,
         "with no attempt left": report.given_up,
         "repeated": report.repeated,
+        "in unknown languages": sum(report.unknown_languages.values()),
         "blank": report.blank,
     }
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
@@ -194,6 +198,15 @@ def _reasons(report: RunReport) -> Table:
     table = Table("reason", "rows", "share", title="Rejected", title_justify="left")
     for row in reason_rows(report):
         table.add_row(row["reason"], f"{row['rows']:,}", row["share"])
+    return table
+
+
+def _languages(report: RunReport) -> Table:
+    title = "Languages" if len(report.by_language) <= MOST_LANGUAGES else f"Languages, {MOST_LANGUAGES} most frequent"
+    table = Table("language", "accepted", "rejected", "missing", title=title, title_justify="left")
+    most = sorted(report.by_language.items(), key=lambda item: -item[1].accepted)[:MOST_LANGUAGES]
+    for name, one in most:
+        table.add_row(name, f"{one.accepted:,}", f"{one.rejected:,}", f"{one.missing:,}")
     return table
 
 

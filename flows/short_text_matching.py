@@ -15,7 +15,7 @@ from flows import parameters as of
 from flows.order import place_order
 from flows.telling import name_run, tell
 from tasks.core.report import RunReport, headline
-from tasks.core.requests import OnPublished, RowFlag, Shard
+from tasks.core.requests import LanguageMix, OnPublished, RowFlag, Shard
 from tasks.window import STEPS_IN_FLIGHT, in_window
 
 
@@ -33,6 +33,7 @@ def generate_short_text_pairs(
     model_name: str = "",
     partition: of.Day = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
+    language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
     max_attempts_per_pair: of.Attempts = 3,
     on_published: OnPublished = "add",
@@ -62,7 +63,10 @@ def generate_short_text_pairs(
         model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
         partition: Day that this run publishes, YYYY-MM-DD. Empty: the day of the scheduled start in UTC,
             or the day before it where the source holds {partition}.
-        languages: Languages of the generated texts, as English names, or all.
+        languages: Languages of the generated texts, as English names, or all. A column language in
+            the source (names or codes) wins.
+        language_mix: each wants every description in each of the languages; paper in one of all languages,
+            drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.

@@ -27,6 +27,8 @@ from tasks.staging import Scratch, stage_shards
 
 # Descriptions named in the report of those that cannot be served.
 GIVEN_UP_EXAMPLES = 100
+# Spellings of unknown languages that are named there, the most frequent ones.
+UNKNOWN_LANGUAGES = 20
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def extract_task_descriptions(order: Order) -> Plan:
     storage.require_bucket(order.destination)
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
-        found = read_descriptions(objects, Path(folder))
+        found = read_descriptions(objects, Path(folder), order)
         requests = Scratch(Path(folder))
         plan = _plan_requests(order, found, requests)
         shards = tuple(stage_shards(order, requests))
@@ -89,24 +91,27 @@ def _plan_requests(order: Order, found: Descriptions, requests: Scratch) -> Plan
     numbers = pl.concat(
         frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames(order.limit)
     )
-    served = find_served(pairs, numbers, order)
+    served = find_served(pairs, numbers, {*order.languages, *found.languages}, order)
     judged = find_judged(pairs, rejected, numbers, served, order)
-    wanted, used, given_up = 0, [pl.DataFrame(schema=USED)], _GivenUp()
+    wanted = already_served = 0
+    used, given_up = [pl.DataFrame(schema=USED)], _GivenUp()
     for frame in found.frames(order.limit):
         for planned in plan_requests(frame, served, judged, order):
             requests.append(planned.requests)
             wanted += planned.wanted
+            already_served += planned.served
             used.append(planned.used)
             given_up.add(planned.given_up)
     before = pl.concat(used)
     return Plan(
-        descriptions=numbers.height,
+        descriptions=numbers["number"].n_unique() if found.languages else numbers.height,
         blank=found.blank,
         repeated=found.repeated,
-        already_served=served.filter(pl.col("pairs") >= order.pairs_per_task).height,
+        unknown_languages=dict(found.unknown_languages.most_common(UNKNOWN_LANGUAGES)),
+        already_served=already_served,
         already_rejected=before["reason"].count(),
         given_up=given_up.groups,
-        given_up_reasons=given_up.reasons,
+        given_up_pairs=given_up.pairs,
         given_up_examples=tuple(given_up.examples),
         used_uri=_stage_used(order, before) if requests.rows else "",
         wanted=wanted,
@@ -131,10 +136,11 @@ class _GivenUp:
 
     def __init__(self) -> None:
         self.groups = 0
-        self.reasons: Counter[str] = Counter()
+        self.pairs: Counter[tuple[str, str]] = Counter()
         self.examples: list[dict[str, Any]] = []
 
     def add(self, given_up: pl.DataFrame) -> None:
         self.groups += given_up.height
-        self.reasons.update(dict(given_up.group_by("reason").agg(pl.col("missing").sum()).iter_rows()))
+        pairs = given_up.group_by("language", "reason").agg(pl.col("missing").sum())
+        self.pairs.update({(language, reason): missing for language, reason, missing in pairs.iter_rows()})
         self.examples += given_up.head(GIVEN_UP_EXAMPLES - len(self.examples)).to_dicts()

@@ -1,9 +1,10 @@
 import hashlib
+import math
 
 import pytest
 
 from tasks.core.errors import UsageError
-from tasks.core.languages import LANGUAGES, check_language, resolve_languages
+from tasks.core.languages import LANGUAGES, check_language, find_language, mix_shares, resolve_languages
 
 
 def test_there_are_a_hundred_languages_with_codes_of_their_own() -> None:
@@ -78,3 +79,28 @@ def test_languages_are_meant_once_and_in_order(given: list[str], meant: list[str
 def test_no_language_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one"):
         resolve_languages([])
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        *(("German", "German"), (" german ", "German"), ("DE", "German"), ("de-AT", "German"), ("de_CH", "German")),
+        *(("zh", "Chinese (Simplified)"), ("zh-Hant", "Chinese (Traditional)"), ("zh_TW", "Chinese (Traditional)")),
+        *(("hi_rom", "Hindi Romanized"), ("nb", "Norwegian"), ("Germn", None), ("", None), ("xx", None)),
+    ],
+)
+def test_a_source_may_write_names_or_codes(said: str, name: str | None) -> None:
+    assert find_language(said) == name
+
+
+def test_every_language_is_found_by_its_own_name_and_code() -> None:
+    assert [find_language(one.name) for one in LANGUAGES.values()] == list(LANGUAGES)
+    assert [find_language(one.code) for one in LANGUAGES.values()] == list(LANGUAGES)
+
+
+def test_the_published_mix_has_its_shares() -> None:
+    shares = mix_shares()
+    assert list(shares) == list(LANGUAGES)
+    assert math.isclose(sum(shares.values()), 1)
+    assert (shares["English"], shares["Persian"]) == (0.431, 0.029)
+    assert shares["Thai"] == shares["Swahili"] == pytest.approx(0.192 / 86)

@@ -13,6 +13,7 @@ GIVEN: dict[str, Any] = {
     "model_name": "openai/x",
     "partition": "2026-03-04",
     "languages": ["English", "German", "English"],
+    "language_mix": "each",
     "pairs_per_task": 2,
     "max_attempts_per_pair": 3,
     "on_published": "add",

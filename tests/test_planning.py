@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.planning import GROUP, JUDGED, SERVED, next_requests, normalise, number_hashes, plan_requests
+from tasks.core.languages import LANGUAGES
+from tasks.core.planning import (
+    GROUP,
+    JUDGED,
+    SERVED,
+    draw_languages,
+    find_first,
+    next_requests,
+    normalise,
+    number_hashes,
+    number_languages,
+    plan_requests,
+)
 from tasks.core.requests import Order
 from tests.orders import ORDER
 
@@ -141,3 +153,46 @@ def test_a_plan_is_the_same_however_it_is_cut(texts: list[str]) -> None:
     whole = plan(order, descriptions)[0] if descriptions.height else pl.DataFrame()
     pieces = [plan(order, piece)[0] for piece in descriptions.iter_slices(1)]
     assert (pl.concat(pieces) if pieces else pl.DataFrame()).equals(whole)
+
+
+def named(*rows: tuple[str, str | None]) -> pl.DataFrame:
+    return normalise(pl.DataFrame(rows, schema={"task": pl.String, "language": pl.String}, orient="row"))
+
+
+def test_a_language_of_the_source_wins_and_an_unknown_one_keeps_what_it_says() -> None:
+    rows = named(("one", "de"), ("two", None), ("three", " "), ("four", "Klingon"))
+    assert rows["language"].to_list() == ["German", None, None, "Klingon"]
+    order = dataclasses.replace(ORDER, languages=("English", "Thai"))
+    asked = plan(order, rows.head(2))[0]
+    assert asked.select("task", "language").rows() == [("one", "German"), ("two", "English"), ("two", "Thai")]
+
+
+def test_the_mix_draws_one_language_a_description_by_the_seed_in_the_published_shares() -> None:
+    order = dataclasses.replace(ORDER, languages=tuple(LANGUAGES), language_mix="paper")
+    rows = describe(*map(str, range(20_000)))
+    drawn = draw_languages(rows, order)["language"]
+    assert drawn.slice(7).equals(draw_languages(rows.slice(7), order)["language"])
+    shares: dict[str, float] = dict(drawn.value_counts(normalize=True).iter_rows())
+    assert shares["English"] == pytest.approx(0.431, abs=0.02)
+    assert shares["Persian"] == pytest.approx(0.029, abs=0.006)
+    assert len(shares) == len(LANGUAGES)
+    other = draw_languages(rows, dataclasses.replace(order, recipe=dataclasses.replace(order.recipe, seed=43)))
+    assert (other["language"] == drawn).sum() < 10_000
+    assert draw_languages(named(("one", "th")), order)["language"].to_list() == ["Thai"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([("a", "de"), ("a", "th"), ("a", "German")], [0, 1]),
+        ([("a", None), ("a", None), ("b", None)], [0, 2]),
+        ([("a", "de"), ("a", None), ("a", "en")], [0, 1]),
+        ([("a", None), ("b", "en"), ("a", "en")], [0, 1]),
+    ],
+)
+def test_each_description_and_language_counts_once(rows: list[tuple[str, str | None]], kept: list[int]) -> None:
+    frame = named(*rows).select(
+        number=number_hashes(pl.col("description_hash")), language=number_languages(pl.col("language"))
+    )
+    first = find_first(frame["number"], frame["language"], ORDER)
+    assert [at for at, kept_ in enumerate(first) if kept_] == kept

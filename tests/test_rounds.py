@@ -161,3 +161,26 @@ def test_a_redo_judges_the_samples_of_the_journal_and_never_pays_for_another_try
     run(max_attempts_per_pair=2)
     redo = run(max_attempts_per_pair=3, on_published="redo")
     assert (redo.paid, redo.judged, redo.shortfall) == (0, 31, 1)
+
+
+def test_a_language_of_the_source_wins_and_an_unknown_one_is_counted(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    rows = [("one", "de"), ("one", "French"), ("two", None), ("three", "Klingon"), ("three", "Klingon")]
+    lines = "\n".join(json.dumps({"task": task, "language": language}) for task, language in rows)
+    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=lines.encode())
+    model_server.default = Spoiler(share=10**9)
+    report = run()
+    assert (report.descriptions, report.unknown_languages) == (2, {"Klingon": 2})
+    assert sorted(rows_of(bucket).select("task", "language").rows()) == [
+        *(("one", "French"), ("one", "German"), ("two", "English")),
+    ]
+    assert (run().already_served, run().paid) == (3, 0)
+
+
+def test_a_source_without_a_known_language_stops_the_run(run: Run, bucket: str, model_server: ModelServer) -> None:
+    body = json.dumps({"task": "one", "language": "python"})
+    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=body.encode())
+    with pytest.raises(Exception, match="'python'"):
+        run()
+    assert model_server.prompts == []

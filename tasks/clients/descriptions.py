@@ -1,5 +1,6 @@
 """The distinct task descriptions of a source, on the local disk, in order."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,12 @@ import polars as pl
 from tasks.clients import source, storage
 from tasks.core.columns import source_names
 from tasks.core.errors import SourceError
-from tasks.core.planning import normalise, number_hashes
+from tasks.core.languages import LANGUAGES
+from tasks.core.planning import draw_languages, find_first, normalise, number_hashes, number_languages
+from tasks.core.requests import Order
 
+# Columns that every file has.
+_NAMED = ("task", "description_hash", "language")
 # The parts of a destination that a source around it must not be read from.
 _OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs")
 
@@ -19,8 +24,10 @@ _OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs")
 class Descriptions:
     """Local Parquet files of normalised rows, and which of those rows are first of their kind.
 
-    Columns of the files: task, description_hash and the source's own; `schema` is
-    the type that each of the source's own columns has over all files.
+    Columns of the files: task, description_hash, language (null for all of the order's)
+    and the source's own; `schema` is the type that each of the source's own columns has
+    over all files. `languages` are those that rows name, and `unknown_languages`
+    counts the rows left out by what they say.
     """
 
     objects: list[storage.StoredObject]
@@ -28,6 +35,8 @@ class Descriptions:
     schema: dict[str, pl.DataType] = field(default_factory=dict)
     first: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Boolean))
     blank: int = 0
+    languages: set[str] = field(default_factory=set)
+    unknown_languages: Counter[str] = field(default_factory=Counter)
 
     @property
     def count(self) -> int:
@@ -50,7 +59,7 @@ class Descriptions:
             yield frame.with_columns(
                 pl.lit(None, dtype).alias(name) if name not in frame.columns else pl.col(name).cast(dtype)
                 for name, dtype in self.schema.items()
-            ).select("task", "description_hash", *self.schema)
+            ).select("task", "description_hash", "language", *self.schema)
             if left <= 0:
                 return
 
@@ -72,30 +81,49 @@ def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
     return objects
 
 
-def read_descriptions(objects: list[storage.StoredObject], scratch: Path) -> Descriptions:
+def read_descriptions(objects: list[storage.StoredObject], scratch: Path, order: Order) -> Descriptions:
     """Copy the rows of all objects to `scratch`, one frame at a time.
 
     Raises:
-        SourceError: An object cannot be read, or its columns do not fit the others'.
+        SourceError: An object cannot be read, its columns do not fit the others', or no
+            language that the source names is known.
     """
     found = Descriptions(objects)
-    numbers: list[pl.Series] = []
+    numbers: list[pl.DataFrame] = []
     empty = pl.DataFrame()
     for item in objects:
         local = scratch / "object"
         storage.download(item, local)
         for batch in source.read_batches(local, item.uri):
-            rows = normalise(batch.rename(source_names(batch.columns)))
-            found.blank += batch.height - rows.height
-            numbers.append(rows.select(number_hashes(pl.col("description_hash"))).to_series())
+            named = normalise(batch.rename(source_names(batch.columns)))
+            found.blank += batch.height - named.height
+            rows = draw_languages(_without_unknown(named, found), order)
+            number = number_hashes(pl.col("description_hash"))
+            numbers.append(rows.select(number=number, language=number_languages(pl.col("language"))))
             empty = _unite(empty, rows.head(0), item.uri)
             path = scratch / f"descriptions-{len(found.files):06}.parquet"
             rows.write_parquet(path, compression="lz4", statistics=False)
             found.files.append(path)
-    found.schema = {name: dtype for name, dtype in empty.schema.items() if name not in ("task", "description_hash")}
+    found.schema = {name: dtype for name, dtype in empty.schema.items() if name not in _NAMED}
     if numbers:
-        found.first = pl.concat(numbers).is_first_distinct()
+        rows = pl.concat(numbers)
+        found.first = find_first(rows["number"], rows["language"], order)
+    if found.unknown_languages and not len(found.first):
+        said = ", ".join(repr(text) for text, _ in found.unknown_languages.most_common(3))
+        raise SourceError(
+            f"The source's column 'language' holds no language that is known: {said}. Write English names or codes "
+            "(German, de); rename the column if it means something else."
+        )
     return found
+
+
+def _without_unknown(rows: pl.DataFrame, found: Descriptions) -> pl.DataFrame:
+    """Leave out rows whose language is unknown, and count all that rows say."""
+    said = dict(rows["language"].drop_nulls().value_counts().iter_rows())
+    unknown = [text for text in said if text not in LANGUAGES]
+    found.unknown_languages.update({text: said[text] for text in unknown})
+    found.languages |= said.keys() - set(unknown)
+    return rows.filter(~pl.col("language").is_in(unknown).fill_null(value=False)) if unknown else rows
 
 
 def _unite(known: pl.DataFrame, more: pl.DataFrame, uri: str) -> pl.DataFrame:

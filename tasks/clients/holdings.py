@@ -1,6 +1,7 @@
 """What a destination already holds of the descriptions that a run reads."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ from tasks.core.requests import Order
 from tasks.core.rules import CALL_FAILED
 
 
-def find_served(pairs: table.Table, numbers: pl.DataFrame, order: Order) -> pl.DataFrame:
+def find_served(pairs: table.Table, numbers: pl.DataFrame, languages: Collection[str], order: Order) -> pl.DataFrame:
     """Count the accepted pairs of each description and language, in whatever partition.
 
     A redo leaves its own partition out: it judges that one anew.
@@ -19,6 +20,7 @@ def find_served(pairs: table.Table, numbers: pl.DataFrame, order: Order) -> pl.D
     Args:
         pairs: The pairs table at one version.
         numbers: Column number, the descriptions asked for.
+        languages: Those that any of them is asked for in.
         order: The run.
 
     Returns:
@@ -29,7 +31,7 @@ def find_served(pairs: table.Table, numbers: pl.DataFrame, order: Order) -> pl.D
         return pl.DataFrame(schema=SERVED)
     return (
         _theirs(rows, order)
-        .filter(pl.col("language").is_in(order.languages))
+        .filter(pl.col("language").is_in(list(languages)))
         .select("language", number=number_hashes(pl.col("description_hash")))
         .join(numbers.lazy(), on="number", how="semi")
         .group_by("number", "language")

@@ -81,7 +81,7 @@ OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, "ca
 
 
 def source_names(columns: Iterable[str]) -> dict[str, str]:
-    """Map each source column but `task` to the name that it carries in our tables.
+    """Map each source column but `task` and `language` to the name that it carries in our tables.
 
     A name of ours, in any case of letters (Delta folds it), gets the suffix
     `_source`, and so does one that an earlier column already took.
@@ -89,7 +89,7 @@ def source_names(columns: Iterable[str]) -> dict[str, str]:
     taken = {name.casefold() for name in OURS}
     names = {}
     for column in columns:
-        if column == "task":
+        if column in ("task", "language"):
             continue
         name = column
         while name.casefold() in taken:

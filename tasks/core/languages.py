@@ -195,6 +195,55 @@ def check_language(name: str) -> str:
     )
 
 
+# What people write beside our names and codes; a code falls back to its part before the first hyphen.
+_ALIASES = {
+    "chinese": "Chinese (Simplified)",
+    "zh": "Chinese (Simplified)",
+    "zh-cn": "Chinese (Simplified)",
+    "zh-sg": "Chinese (Simplified)",
+    "zh-tw": "Chinese (Traditional)",
+    "zh-hk": "Chinese (Traditional)",
+    "fil": "Filipino",
+    "iw": "Hebrew",
+    "jw": "Javanese",
+    "in": "Indonesian",
+    "nb": "Norwegian",
+    "nn": "Norwegian",
+    "kurdish": "Kurdish (Kurmanji)",
+}
+_SPELLINGS = {
+    **_ALIASES,
+    **{language.code.casefold().replace("_", "-"): language.name for language in LANGUAGES.values()},
+    **{language.name.casefold(): language.name for language in LANGUAGES.values()},
+}
+
+
+def find_language(text: str) -> str | None:
+    """Return the language that a source means by a name or a code in any case, None for an unknown one."""
+    folded = text.strip().casefold().replace("_", "-")
+    return _SPELLINGS.get(folded) or _SPELLINGS.get(folded.partition("-")[0])
+
+
+# Of 1,000 descriptions this many are in each of these languages; the others share the rest equally.
+# Source: arXiv:2401.00368, the mix of languages.
+_PAPER_SHARES = {
+    "English": 431,
+    **dict.fromkeys(
+        (
+            *("Arabic", "Chinese (Simplified)", "Dutch", "French", "German", "Indonesian", "Italian", "Japanese"),
+            *("Persian", "Polish", "Portuguese", "Russian", "Spanish"),
+        ),
+        29,
+    ),
+}
+
+
+def mix_shares() -> dict[str, float]:
+    """Return the share of every language in the published mix; together they are 1."""
+    rest = (1000 - sum(_PAPER_SHARES.values())) / (len(LANGUAGES) - len(_PAPER_SHARES))
+    return {name: _PAPER_SHARES.get(name, rest) / 1000 for name in LANGUAGES}
+
+
 # Prefect's form makes a dropdown of the enum.
 LanguageName = Annotated[
     str, AfterValidator(check_language), WithJsonSchema({"type": "string", "enum": [ALL, *LANGUAGES]})

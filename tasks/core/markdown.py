@@ -53,8 +53,11 @@ def report_markdown(report: RunReport) -> str:
         short = [[escape(one.task), one.language, f"{one.missing:,}", escape(one.reason)] for one in report.shortfalls]
         parts += ["### Still missing", _table(["Task description", "Language", "Pairs", "Main reason"], short)]
     if report.by_language:
-        figures = [[name, f"{one.accepted:,}", f"{one.rejected:,}"] for name, one in report.by_language.items()]
-        parts += ["### Languages", _table(["Language", "Accepted", "Rejected"], figures)]
+        figures = [
+            [name, f"{one.accepted:,}", f"{one.rejected:,}", f"{one.missing:,}"]
+            for name, one in report.by_language.items()
+        ]
+        parts += ["### Languages", _table(["Language", "Accepted", "Rejected", "Missing"], figures)]
     if report.samples:
         pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in report.samples]
         parts += ["### Sample pairs", _table(["Task description", "Input", "Positive document"], pairs)]

@@ -1,11 +1,13 @@
 """From distinct descriptions to the requests that a destination still lacks."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
 from tasks.core.columns import REQUESTS, Schema
+from tasks.core.languages import LANGUAGES, find_language, mix_shares
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, hash_descriptions, normalise_description, request_keys
 
@@ -33,23 +35,75 @@ class Planned:
 
     `requests` has the columns of REQUESTS but plan_row, and the source's own.
     `used` are the samples that the destination has judged under this recipe, of
-    descriptions that are short. `wanted` counts the pairs that were missing, and
+    descriptions that are short. `served` counts groups that lack nothing, `wanted` the pairs that were missing, and
     `given_up` are the groups that no sample is left for: task, language,
     `missing` (pairs) and `reason`, the most frequent one of their rejected rows.
     """
 
     requests: pl.DataFrame
     used: pl.DataFrame
+    served: int
     wanted: int
     given_up: pl.DataFrame
 
 
 def normalise(batch: pl.DataFrame) -> pl.DataFrame:
-    """Return `batch` without blank descriptions, `task` normalised, with `description_hash`."""
+    """Return `batch` without blank descriptions, `task` normalised, with `description_hash` and `language`.
+
+    `language` is the one that the source names, by its English name or code, under
+    our name; null where it names none; what it says where that is unknown.
+    """
     texts = [normalise_description(text or "") for text in batch["task"].to_list()]
     named = batch.with_columns(pl.Series("task", texts, dtype=pl.String)).filter(pl.col("task") != "")
     hashes = hash_descriptions(named["task"].to_list())
-    return named.with_columns(pl.Series("description_hash", hashes, dtype=pl.String))
+    return named.with_columns(pl.Series("description_hash", hashes, dtype=pl.String), _read_languages(named))
+
+
+def _read_languages(batch: pl.DataFrame) -> pl.Series:
+    if "language" not in batch.columns:
+        return pl.Series("language", [None] * batch.height, dtype=pl.String)
+    said = batch["language"].cast(pl.String).str.strip_chars()
+    names = {text: find_language(text) or text for text in said.unique().drop_nulls() if text}
+    return said.replace_strict(names, default=None, return_dtype=pl.String)
+
+
+def draw_languages(descriptions: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Give each description without a language the one that the mix of `order` draws for it.
+
+    Drawn by the description and the seed alone, so that it stays the same from night to night.
+    """
+    if order.language_mix == "each":
+        return descriptions
+    seed = int.from_bytes(hashlib.blake2b(b"%d" % order.recipe.seed, digest_size=7).digest(), "big")
+    place = descriptions["description_hash"].str.slice(0, 14).str.to_integer(base=16, dtype=pl.Int64)
+    shares = mix_shares()
+    ends = pl.Series(shares.values(), dtype=pl.Float64).cum_sum()
+    drawn = ends.search_sorted(((place + seed) % 2**56) / 2**56, side="right").clip(0, len(shares) - 1)
+    return descriptions.with_columns(pl.col("language").fill_null(pl.Series(list(shares)).gather(drawn)))
+
+
+def number_languages(languages: pl.Expr) -> pl.Expr:
+    """Return a small number for each language, 0 for none."""
+    return languages.replace_strict(
+        {name: at for at, name in enumerate(LANGUAGES, 1)}, default=0, return_dtype=pl.UInt8
+    )
+
+
+def find_first(numbers: pl.Series, languages: pl.Series, order: Order) -> pl.Series:
+    """Mark the first row of each description and language.
+
+    Args:
+        numbers: Of the descriptions, see `number_hashes`.
+        languages: Of the rows, see `number_languages`. A row with none stands for
+            each of the order's, and those rows are repeated that name one of them beside it.
+        order: The run.
+    """
+    first = (numbers + languages.cast(pl.Int128)).is_first_distinct()
+    every = numbers.filter(languages == 0)
+    if len(every) in (0, len(numbers)):
+        return first
+    meant = languages.is_in([at for at, name in enumerate(LANGUAGES, 1) if name in order.languages])
+    return first & ~(meant & numbers.is_in(every.implode()))
 
 
 def number_hashes(hashes: pl.Expr) -> pl.Expr:
@@ -58,19 +112,23 @@ def number_hashes(hashes: pl.Expr) -> pl.Expr:
 
 
 def count_missing(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order) -> pl.DataFrame:
-    """Return the pairs still wanted per description and language of `order`.
+    """Return the pairs still wanted per description and language.
 
     Returns:
-        Rows of `descriptions` x languages, in that order, with `number`,
-        `language` and `missing` (pairs, above 0).
+        Rows of `descriptions` x languages, in that order, with `number`, `language`
+        and `missing` (pairs, 0 where it is served). A description that has a language
+        is wanted in that one alone.
     """
-    languages = pl.DataFrame({"language": list(order.languages)}, schema={"language": pl.String})
+    every = pl.lit(list(order.languages), pl.List(pl.String))
+    own = pl.concat_list("language")
     return (
-        descriptions.with_columns(number=number_hashes(pl.col("description_hash")))
-        .join(languages, how="cross", maintain_order="left_right")
+        descriptions.with_columns(
+            number=number_hashes(pl.col("description_hash")),
+            language=pl.when(pl.col("language").is_null()).then(every).otherwise(own),
+        )
+        .explode("language")
         .join(served, on=["number", "language"], how="left", maintain_order="left")
-        .with_columns(missing=order.pairs_per_task - pl.col("pairs").fill_null(0))
-        .filter(pl.col("missing") > 0)
+        .with_columns(missing=(order.pairs_per_task - pl.col("pairs").fill_null(0)).clip(0))
         .drop("pairs")
     )
 
@@ -81,18 +139,25 @@ def plan_requests(
     """Yield what is still wanted, in frames of bounded size.
 
     Args:
-        descriptions: task, description_hash and the source's own columns.
+        descriptions: task, description_hash, language (null: all of the order's) and the source's own columns.
         served: SERVED.
         judged: JUDGED.
         order: The run.
     """
-    step = max(1, EXPANDED_ROWS // (len(order.languages) * order.pairs_per_task))
-    for piece in descriptions.iter_slices(step):
-        missing = count_missing(piece, served, order)
+    languages = len(order.languages) if order.language_mix == "each" else 1
+    for piece in descriptions.iter_slices(max(1, EXPANDED_ROWS // (languages * order.pairs_per_task))):
+        groups = count_missing(piece, served, order)
+        missing = groups.filter(pl.col("missing") > 0)
         used = _find_used(missing, judged, order)
-        groups = missing.drop("number")
-        requests = next_requests(groups, used, order)
-        yield Planned(requests, used, int(missing["missing"].sum()), _find_given_up(groups, requests, used))
+        short = missing.drop("number")
+        requests = next_requests(short, used, order)
+        yield Planned(
+            requests=requests,
+            used=used,
+            served=groups.height - missing.height,
+            wanted=int(missing["missing"].sum()),
+            given_up=_find_given_up(short, requests, used),
+        )
 
 
 def next_requests(groups: pl.DataFrame, used: pl.DataFrame, order: Order) -> pl.DataFrame:

@@ -7,10 +7,11 @@ from pydantic import BaseModel
 
 
 class LanguageFigures(BaseModel):
-    """Rows judged in one language."""
+    """Rows judged in one language, and the pairs that are still missing in it."""
 
     accepted: int
     rejected: int
+    missing: int = 0
 
 
 class Shortfall(BaseModel):
@@ -42,7 +43,8 @@ class SamplePair(BaseModel):
 class RunReport(BaseModel):
     """One run.
 
-    `descriptions` are distinct ones and `already_served` counts descriptions x
+    `descriptions` are distinct ones, `unknown_languages` rows left out for what their
+    column language says, and `already_served` counts descriptions x
     languages. judged = requests answered or refused for good, and accepted +
     rejected = judged. `failed` are calls without a reply,
     `retried` attempts that were repeated and `throttled` those told to wait;
@@ -62,6 +64,7 @@ class RunReport(BaseModel):
     destination: str
     model_name: str
     languages: list[str]
+    language_mix: str
     pairs_per_task: int
     max_attempts_per_pair: int
     on_published: str
@@ -69,6 +72,7 @@ class RunReport(BaseModel):
     descriptions: int
     blank: int
     repeated: int
+    unknown_languages: dict[str, int]
     already_served: int
     already_rejected: int
     given_up: int
@@ -107,9 +111,10 @@ class RunReport(BaseModel):
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests:
-        wanted = report.descriptions * len(report.languages)
         short = f", {report.given_up:,} have no attempt left" if report.given_up else ""
-        return f"{report.partition}: nothing to do, {report.already_served:,} of {wanted:,} are served already{short}"
+        return (
+            f"{report.partition}: nothing to do, {report.already_served:,} descriptions x languages are served{short}"
+        )
     verb = "published" if report.published else "judged, not published:"
     return (
         f"{report.partition}: {verb} {report.accepted:,} pairs, {report.rejected:,} rejected, "

@@ -15,6 +15,7 @@ from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
 OnPublished = Literal["add", "redo"]
 # What only marks a row, unless the run rejects it; see rules.
 RowFlag = Literal["doubtful_language", "personal_data"]
+LanguageMix = Literal["each", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Order:
     destination: str
     partition: str
     languages: tuple[str, ...]
+    language_mix: LanguageMix
     pairs_per_task: int
     max_attempts_per_pair: int
     on_published: OnPublished
@@ -108,12 +110,13 @@ class Shard:
 class Plan:
     """What the extract step found and wants: references and counts, never rows.
 
-    Counts are of distinct descriptions, but for `blank` and `repeated`, which
-    were left out, `requests`, those of the first round, and `already_rejected`:
+    Counts are of distinct descriptions, but for `blank`, `repeated` and
+    `unknown_languages` (by what they say), which were left out, `requests`, those of
+    the first round, `already_served`, descriptions x languages, and `already_rejected`:
     requests whose completion this destination has judged and rejected before.
     `wanted` counts the pairs that were missing. `given_up` counts descriptions x
-    languages that are short and have no attempt left; `given_up_reasons` their
-    missing pairs by main reason, and some are in `given_up_examples`. `used_uri` is a
+    languages that are short and have no attempt left; `given_up_pairs` their
+    missing pairs by language and main reason, and some are in `given_up_examples`. `used_uri` is a
     Parquet of USED, empty where nothing was judged before. `objects` are the
     source's objects with their ETags and sizes.
     """
@@ -122,10 +125,11 @@ class Plan:
     descriptions: int = 0
     blank: int = 0
     repeated: int = 0
+    unknown_languages: Mapping[str, int] = field(default_factory=dict)
     already_served: int = 0
     already_rejected: int = 0
     given_up: int = 0
-    given_up_reasons: Mapping[str, int] = field(default_factory=dict)
+    given_up_pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     given_up_examples: tuple[dict[str, Any], ...] = ()
     used_uri: str = ""
     wanted: int = 0

@@ -1,5 +1,6 @@
 """The figures of a report, counted from a plan and its judged rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "destination": order.destination,
         "model_name": order.recipe.model_name,
         "languages": list(order.languages),
+        "language_mix": order.language_mix,
         "pairs_per_task": order.pairs_per_task,
         "max_attempts_per_pair": order.max_attempts_per_pair,
         "on_published": order.on_published,
@@ -39,6 +41,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "descriptions": plan.descriptions,
         "blank": plan.blank,
         "repeated": plan.repeated,
+        "unknown_languages": dict(plan.unknown_languages),
         "already_served": plan.already_served,
         "already_rejected": plan.already_rejected,
         "given_up": plan.given_up,
@@ -49,10 +52,17 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
     counts = _count(plan, judged) if judged is not None else _NOTHING
     short = _find_shortfalls(plan, judged)
     reasons = short.group_by("reason").agg(pl.col("missing").sum()).sort("missing", "reason", descending=[True, False])
+    missing = dict(short.group_by("language").agg(pl.col("missing").sum()).iter_rows())
+    judged_languages = counts["by_language"]
     return (
         figures
         | counts
         | {
+            "by_language": {
+                language: {"accepted": 0, "rejected": 0, "missing": missing.get(language, 0)}
+                | judged_languages.get(language, {})
+                for language in sorted(judged_languages.keys() | missing.keys())
+            },
             "requests": counts["judged"],
             "shortfall": plan.wanted - counts["accepted"],
             "shortfall_reasons": dict(reasons.iter_rows()),
@@ -67,13 +77,11 @@ def _find_shortfalls(plan: Plan, judged: pl.LazyFrame | None) -> pl.DataFrame:
     Of what was given up before, only the examples name their task.
     """
     examples = pl.DataFrame(plan.given_up_examples, schema=_SHORTFALL)
-    named = dict(examples.group_by("reason").agg(pl.col("missing").sum()).iter_rows())
-    rest = [
-        (None, None, pairs - named.get(reason, 0), reason)
-        for reason, pairs in plan.given_up_reasons.items()
-        if pairs > named.get(reason, 0)
-    ]
-    found = [examples, pl.DataFrame(rest, schema=_SHORTFALL, orient="row")]
+    rest = Counter(plan.given_up_pairs)
+    for _, language, missing, reason in examples.iter_rows():
+        rest[language, reason] -= missing
+    unnamed = [(None, language, missing, reason) for (language, reason), missing in rest.items() if missing]
+    found = [examples, pl.DataFrame(unnamed, schema=_SHORTFALL, orient="row")]
     if judged is not None:
         found.insert(0, _find_rejected_for_good(plan, judged))
     return pl.concat(found)

@@ -47,6 +47,7 @@ def measure(rows: int) -> dict[str, float]:
         destination=f"s3://{BUCKET}/out-{rows}",
         partition="2026-01-01",
         languages=("English",),
+        language_mix="each",
         pairs_per_task=1,
         max_attempts_per_pair=3,
         on_published="add",
