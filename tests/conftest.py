@@ -31,11 +31,16 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "PREFECT_A
 import shutil  # noqa: E402
 
 import boto3  # noqa: E402
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from flows.servers import serve, start_prefect_api  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
 from tests.tally import tally  # noqa: E402
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile("no clock", deadline=None)
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session", autouse=True)
