@@ -3,7 +3,7 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports Prefect or litellm: nothing of the user's own is read or written.
@@ -36,7 +36,10 @@ import pytest  # noqa: E402
 
 from flows.servers import serve, start_prefect_api  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
+from tests.night import Night  # noqa: E402
+from tests.s3_proxy import S3Proxy  # noqa: E402
 from tests.tally import tally  # noqa: E402
+from tests.zygote import Zygote  # noqa: E402
 
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile("no clock", deadline=None)
@@ -68,6 +71,28 @@ def bucket(s3_endpoint: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def _s3_proxy(s3_endpoint: str) -> Iterator[S3Proxy]:
+    with serve("tests.s3_proxy", "{port}", s3_endpoint) as server:
+        server.wait()
+        yield S3Proxy(server.url)
+
+
+@pytest.fixture
+def s3_proxy(_s3_proxy: S3Proxy) -> Iterator[S3Proxy]:
+    """Return the S3 server that notes requests and fails to order, with nothing left of the test before."""
+    _s3_proxy.forget()
+    yield _s3_proxy
+    _s3_proxy.forget()
+
+
+@pytest.fixture(scope="session")
+def zygote(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Run the process that starts runs of the command line fast."""
+    with Zygote(tmp_path_factory.mktemp("zygote"), {"PREFECT_API_URL": prefect_api}) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
 def _model_server() -> Iterator[ModelServer]:
     with ModelServer() as server:
         yield server
@@ -79,6 +104,14 @@ def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
     _model_server.forget()
     yield _model_server
     _model_server.forget()
+
+
+@pytest.fixture
+def nights(
+    bucket: str, zygote: Zygote, model_server: ModelServer, s3_proxy: S3Proxy, tmp_path: Path
+) -> Callable[[str], Night]:
+    """Return what makes a destination of this name, with its source, and runs over them."""
+    return lambda name: Night(bucket, name, zygote, model_server, s3_proxy, tmp_path / "state")
 
 
 @pytest.fixture(scope="session")
@@ -97,4 +130,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if tally:
         terminalreporter.section("faults")
     for line, count in tally.items():
-        terminalreporter.write_line(f"{line:<28}{count:>8,}")
+        terminalreporter.write_line(f"{line:<46}{count:>8,}")

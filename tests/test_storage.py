@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from s3fs.errors import translate_boto_error
 
-from flows.servers import serve
 from tasks.clients import storage, table
 from tasks.clients.storage import TransientStorageError
 from tasks.clients.table import Publish
@@ -37,18 +36,10 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def _proxy(s3_endpoint: str) -> Iterator[S3Proxy]:
-    with serve("tests.s3_proxy", "{port}", s3_endpoint) as server:
-        server.wait()
-        yield S3Proxy(server.url)
-
-
 @pytest.fixture
-def proxy(_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
-    _proxy.forget()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", _proxy.url)
-    return _proxy
+def proxy(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    return s3_proxy
 
 
 @pytest.fixture

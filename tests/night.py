@@ -1,0 +1,92 @@
+"""One destination, its source, and runs of the command line over them."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import polars as pl
+
+from tasks.clients import table
+from tests.model_server import ModelServer, answer
+from tests.s3_proxy import S3Proxy
+from tests.zygote import Run, Zygote
+
+DAY = "2026-11-01"
+CONCURRENCY = 8
+# Replies of such descriptions are no pairs: one in ten.
+SPOILED = "spoiled"
+
+
+@dataclass
+class Night:
+    """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder."""
+
+    bucket: str
+    name: str
+    zygote: Zygote
+    model_server: ModelServer
+    proxy: S3Proxy
+    state: Path
+
+    @property
+    def destination(self) -> str:
+        """Where the dataset goes."""
+        return f"{self.bucket}/{self.name}"
+
+    @property
+    def source(self) -> str:
+        """Where the descriptions lie."""
+        return f"{self.bucket}/tasks-{self.name}"
+
+    def put(self, first: int, rows: int) -> None:
+        """Put descriptions `first` and following into the source, as one more object."""
+        lines = [
+            json.dumps({"task": f"match {SPOILED if row % 10 == 7 else 'good'} thing {row} with its name", "id": row})
+            for row in range(first, first + rows)
+        ]
+        bucket, key = self.bucket.removeprefix("s3://"), f"tasks-{self.name}/{first:06}.jsonl"
+        boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).put_object(
+            Bucket=bucket, Key=key, Body="\n".join(lines).encode()
+        )
+
+    def serve(self, latency_seconds: float) -> None:
+        """Make the model server answer anew, and forget what it was asked."""
+        self.model_server.forget()
+        self.model_server.latency_seconds = latency_seconds
+        self.model_server.script(SPOILED, [answer("no json")])
+
+    def start(self, *options: str, limits: dict[str, int] | None = None, **environment: str) -> Run:
+        """Start a run."""
+        given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
+        given += ["--api-base", self.model_server.api_base, "--partition", DAY, "--concurrency", str(CONCURRENCY)]
+        ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **environment}
+        return self.zygote.start([*given, *options], ours, limits)
+
+    def finish(self, *options: str) -> dict[str, Any]:
+        """Run to the end and return the report."""
+        run = self.start(*options)
+        assert run.wait() == 0, run.said
+        return run.report
+
+    def lose_machine(self) -> None:
+        """Lose the local folder."""
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def rows(self, name: str) -> pl.DataFrame:
+        """Return the rows of pairs or rejected."""
+        found = table.scan(table.open_table(f"{self.destination}/{name}"))
+        return pl.DataFrame(schema={"task": pl.String, "id": pl.Int64}) if found is None else found.collect()
+
+    def check_rows(self, rows: int) -> tuple[int, int]:
+        """Return how many of the descriptions 0 to `rows` are lost and how many stand twice, over both tables."""
+        found = Counter([*self.rows("pairs")["id"], *self.rows("rejected")["id"]])
+        return sum(row not in found for row in range(rows)), found.total() - len(found)
+
+    def paid_twice(self) -> int:
+        """Return how many completions the model server was asked for again."""
+        return len(self.model_server.prompts) - len(set(self.model_server.prompts))

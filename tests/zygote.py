@@ -1,0 +1,146 @@
+"""Starts runs of the command line from one process that has imported everything: each in a second, not in ten.
+
+    python -m tests.zygote
+
+Each run is a process and a session of its own, so that its whole group can be killed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from flows.servers import ROOT
+
+SHARD_ROWS = 40
+LEASE_SECONDS = 2.0
+
+
+@dataclass
+class Run:
+    """A run that was started; `pid` is its process group, too."""
+
+    pid: int
+    out: Path
+    zygote: "Zygote"
+    started: float = field(default_factory=time.monotonic)
+
+    def wait(self) -> int:
+        """Return its exit code, or the number of the signal that ended it, negative."""
+        return int(self.zygote.ask({"wait": self.pid}))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What it printed on standard output."""
+        found: dict[str, Any] = json.loads(self.out.read_text())
+        return found
+
+    @property
+    def said(self) -> str:
+        """What it printed on standard error."""
+        return self.out.with_suffix(".err").read_text()
+
+
+class Zygote:
+    """The process; use as a context manager."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder, self._environment = folder, environment
+        self._runs = 0
+
+    def __enter__(self) -> Self:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tests.zygote"],
+            cwd=ROOT,
+            env={**os.environ, **self._environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    def start(self, arguments: list[str], environment: dict[str, str], limits: dict[str, int] | None = None) -> Run:
+        """Start `python -m flows.run` with these arguments; `limits` are names of resource limits."""
+        self._runs += 1
+        out = self._folder / f"run-{self._runs}.out"
+        order = {"arguments": arguments, "environment": environment, "out": str(out), "limits": limits or {}}
+        return Run(int(self.ask(order)), out, self)
+
+    def ask(self, order: dict[str, Any]) -> Any:
+        """Send one order and return the answer."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(order) + "\n")
+        self._child.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._child.stdout is not None
+        return json.loads(self._child.stdout.readline())
+
+
+def serve() -> None:
+    """Carry out the orders on standard input, one a line."""
+    import deltalake  # noqa: F401
+    import litellm  # noqa: F401
+    import s3fs  # noqa: F401
+
+    import flows.demo
+    import flows.order
+    import flows.screen
+    import flows.short_text_matching  # noqa: F401
+    import tasks.load
+    import tasks.publicise
+    import tasks.validate  # noqa: F401
+    from tasks import extract, generate  # noqa: F401
+    from tasks.clients import lease
+
+    extract.SHARD_ROWS = SHARD_ROWS
+    lease.TERM_SECONDS = LEASE_SECONDS
+    _say("ready")
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _say(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]))
+        else:
+            pid = os.fork()
+            if not pid:
+                _become(order)
+            _say(pid)
+
+
+def _become(order: dict[str, Any]) -> None:
+    import resource
+
+    from flows import run
+
+    os.setsid()
+    for descriptor, name in ((1, order["out"]), (2, order["out"].replace(".out", ".err"))):
+        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), descriptor)
+    os.environ.update(order["environment"])
+    for name, limit in order["limits"].items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    code = 1
+    try:
+        code = run.main([*order["arguments"], "--output", "json"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _say(answer: object) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
