@@ -61,6 +61,12 @@ COMMANDS = {
         "flows.screen:show_backfill",
         help="Generate pairs for every day of a range.",
     ),
+    "maintain": Command(
+        "flows.maintain:maintain",
+        "flows.maintain:check_maintain",
+        "flows.screen:show_upkeep",
+        help="Tidy a destination, or erase one task description.",
+    ),
 }
 
 

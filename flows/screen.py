@@ -24,6 +24,7 @@ from rich.text import Text
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.markdown import money
 from tasks.core.report import RunReport, reason_rows
+from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import progress
 
 LINE_SECONDS = 5.0
@@ -133,6 +134,14 @@ def show_backfill(report: BackfillReport) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(f"{backfill_headline(report)}.")
+
+
+def show_upkeep(report: UpkeepReport) -> None:
+    """Print what was done to a destination."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in report.done:
+        console.print(Text(line))
+    console.print(Text(f"{upkeep_headline(report)}."))
 
 
 def _title(report: RunReport) -> str:

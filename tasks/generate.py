@@ -64,7 +64,7 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
 
 @contextmanager
 def _connect(order: Order) -> Iterator[ModelClient]:
-    with journal.Journal(order.layout.journal(order.recipe.recipe_id)) as record:
+    with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
         lane = open_lane(order.recipe, order.api_base)
         get_run_logger().info("%s lane: %s", lane.name, lane.why)
         with ModelClient(

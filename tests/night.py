@@ -64,6 +64,8 @@ class Night:
         """Start a run."""
         given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
         given += ["--api-base", self.model_server.api_base, "--partition", DAY, "--concurrency", str(CONCURRENCY)]
+        # Once each: two equal prompts are a completion that was paid for twice.
+        given += ["--max-attempts-per-pair", "1"]
         ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **environment}
         return self.zygote.start([*given, *options], ours, limits)
 

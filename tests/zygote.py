@@ -97,13 +97,15 @@ def serve() -> None:
     import flows.order
     import flows.screen
     import flows.short_text_matching  # noqa: F401
+    import tasks.extract
+    import tasks.generate
     import tasks.load
     import tasks.publicise
     import tasks.validate  # noqa: F401
-    from tasks import extract, generate  # noqa: F401
+    from tasks import staging
     from tasks.clients import lease
 
-    extract.SHARD_ROWS = SHARD_ROWS
+    staging.SHARD_ROWS = SHARD_ROWS
     lease.TERM_SECONDS = LEASE_SECONDS
     _say("ready")
     for line in sys.stdin:

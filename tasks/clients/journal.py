@@ -53,12 +53,16 @@ def local_folder() -> Path:
 class Journal:
     """Writes one recipe's completions; use as a context manager.
 
+    `recipe` is written beside the segments, since their keys cannot be told without it.
     `append` may be called from one thread only (the client's). `lost` is the
     error of uploads that keep failing, and None while they work.
     """
 
-    def __init__(self, uri: str, folder: Path | None = None, *, segment_seconds: float = SEGMENT_SECONDS) -> None:
+    def __init__(
+        self, uri: str, folder: Path | None = None, *, recipe: bytes = b"", segment_seconds: float = SEGMENT_SECONDS
+    ) -> None:
         self.uri = uri
+        self._recipe = recipe
         self._segment_seconds = segment_seconds
         self.lost: PairmillError | None = None
         self._folder = (folder or local_folder()) / "journal"
@@ -77,6 +81,8 @@ class Journal:
         """Upload what earlier processes left behind, and start the uploader."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         upload_leftovers(self._folder, self.uri)
+        if self._recipe:
+            storage.create_bytes(f"{self.uri}/recipe.json", self._recipe)
         self._uploader = threading.Thread(target=self._run, name="journal", daemon=True)
         self._uploader.start()
         return self
@@ -131,7 +137,9 @@ class Journal:
         path = self._folder / f"{self._name}-{self._count:06}.jsonl"
         file = path.open("ab", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps({"journal": self.uri}).encode() + b"\n")
+        header = json.dumps({"journal": self.uri}).encode() + b"\n"
+        if file.write(header) < len(header):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._bytes, self._opened_at = 0, time.monotonic()
         return file
 
@@ -146,7 +154,8 @@ class Journal:
             self._full.clear()
             with self._lock:
                 age = time.monotonic() - self._opened_at if self._file else 0.0
-                due = self._file is not None and (age >= self._segment_seconds or self._bytes >= SEGMENT_BYTES)
+                # One poll early: a completion is in the bucket, or on its way, after segment_seconds at most.
+                due = self._file is not None and (age >= 0.75 * self._segment_seconds or self._bytes >= SEGMENT_BYTES)
             if due or self._failures:
                 self._try_flush()
 

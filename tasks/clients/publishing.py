@@ -30,6 +30,12 @@ def settle(layout: Layout, partition: str, run_id: str) -> None:
             _take_back(layout, partition, run_id)
 
 
+def settle_all(layout: Layout, run_id: str) -> None:
+    """Take back every half publish of the destination; call it under the publish lease."""
+    for partition in table.published_partitions(table.open_table(layout.rejected)):
+        _take_back(layout, partition, run_id)
+
+
 def begin(layout: Layout, partition: str, run_id: str, mark: str) -> Before:
     """Return both tables as they stand before the publish with this mark; call it under the publish lease.
 

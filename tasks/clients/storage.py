@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 COPY_BYTES = 8 << 20
+# As many as one request of S3's may name.
+DELETED_AT_ONCE = 1000
 _SERVER_SIDE_ENCRYPTION = {
     "AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption",
     "AWS_SSE_KMS_KEY_ID": "SSEKMSKeyId",
@@ -63,11 +66,12 @@ class Access:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a listing; `size` in bytes."""
+    """One object of a listing; `size` in bytes, `modified` by the storage's clock."""
 
     uri: str
     size: int
     etag: str
+    modified: datetime
 
 
 def resolve_access() -> Access:
@@ -205,7 +209,7 @@ def list_objects(uri: str) -> list[StoredObject]:
     with storage_errors(uri):
         found = filesystem().find(uri, detail=True)
     return [
-        StoredObject(f"s3://{name}", info["size"], info.get("ETag", "").strip('"'))
+        StoredObject(f"s3://{name}", info["size"], info.get("ETag", "").strip('"'), info["LastModified"])
         for name, info in sorted(found.items())
         if info["type"] == "file" and not name.endswith("/")
     ]
@@ -300,6 +304,19 @@ def delete_prefix(uri: str) -> None:
             fs.rm(names)
 
 
+def delete_objects(uris: list[str]) -> None:
+    """Remove objects; one that is gone already is no error."""
+    for first in range(0, len(uris), DELETED_AT_ONCE):
+        some = uris[first : first + DELETED_AT_ONCE]
+        bucket = split_uri(some[0])[0]
+        with storage_errors(some[0]):
+            named = [{"Key": split_uri(uri)[1]} for uri in some]
+            answer = filesystem().call_s3("delete_objects", Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+            if refused := answer.get("Errors"):
+                key, code = refused[0]["Key"], refused[0]["Code"]
+                raise StorageError(f"The storage does not remove {key} ({code}). Check the bucket's policy.")
+
+
 def read_frame(uri: str) -> pl.DataFrame:
     """Return one Parquet object as a frame."""
     return pl.read_parquet(BytesIO(read_bytes(uri)))
@@ -321,3 +338,12 @@ def scan_frames(uris: list[str], **options: Any) -> pl.LazyFrame:
         hive_partitioning=False,
         **options,
     )
+
+
+def sink_frame(rows: pl.LazyFrame, uri: str) -> None:
+    """Write a lazy frame as one Parquet object, in a stream, by polars itself."""
+    with storage_errors(uri):
+        try:
+            rows.sink_parquet(uri, compression="zstd", storage_options=object_store_options(), credential_provider=None)
+        except pl.exceptions.PolarsError as error:
+            raise translate_error(error, uri) from error

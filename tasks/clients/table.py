@@ -140,6 +140,54 @@ def take_back(uri: str, partition: str, run_id: str, number: int) -> None:
     _commit(held, rows if undone else rows.clear(), Publish(partition, run_id, "", number), overwrite=True)
 
 
+def published_partitions(table: Table) -> list[str]:
+    """Return the partitions that the table has rows of."""
+    return sorted(str(one["partition"]) for one in table.partitions()) if table is not None else []
+
+
+def delete_rows(uri: str, predicate: str) -> int:
+    """Delete rows in one commit and return how many they were; `predicate` is SQL of our own, never outside text."""
+    held = open_table(uri)
+    if held is None:
+        return 0
+    with _table_errors(uri):
+        return int(held.delete(predicate)["num_deleted_rows"] or 0)
+
+
+def tidy(uri: str, history_days: int) -> tuple[int, int]:
+    """Merge small files, write a checkpoint, and remove the files that no version of the last days needs.
+
+    Returns:
+        (files merged, files removed).
+    """
+    held = open_table(uri)
+    if held is None:
+        return 0, 0
+    with _table_errors(uri):
+        merged = held.optimize.compact(writer_properties=WriterProperties(compression="ZSTD"))
+        removed = held.vacuum(24 * history_days, dry_run=False, enforce_retention_duration=False)
+        held.update_incremental()
+        held.create_checkpoint()
+        held.cleanup_metadata()
+    return int(merged["numFilesRemoved"]), len(removed)
+
+
+def drop_history(uri: str) -> bool:
+    """Remove every version but the newest, with all files that it does not need; False without a table."""
+    held = open_table(uri)
+    if held is None:
+        return False
+    with _table_errors(uri):
+        held.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+        held.update_incremental()
+        held.create_checkpoint()
+    logs = storage.list_objects(f"{uri}/_delta_log")
+    numbered = {item.uri: item.uri.rpartition("/")[2].partition(".")[0] for item in logs}
+    old = [name for name, number in numbered.items() if number.isdigit() and int(number) < held.version()]
+    storage.delete_objects(old)
+    return True
+
+
 def find_publish(table: Table, mark: str) -> int | None:
     """Return the version that the publish with this mark made, None where it made none."""
     commits = table.history(RECENT_COMMITS) if table is not None else []

@@ -1,6 +1,7 @@
 """What a run wants: the order, the recipe of its completions, and their keys."""
 
 import hashlib
+import itertools
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +10,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from tasks.core.languages import LANGUAGES
 from tasks.core.layout import Layout
 from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
 
 OnPublished = Literal["add", "redo"]
+# The most pairs a task, times the most attempts a pair, that a run can order.
+MOST_SAMPLES = 2_000
 # What only marks a row, unless the run rejects it; see rules.
 RowFlag = Literal["doubtful_language", "personal_data"]
 LanguageMix = Literal["each", "paper"]
@@ -156,9 +160,20 @@ def request_keys(recipe: Recipe, prompts: Iterable[str], sample_indexes: Iterabl
     In it: the rendered prompt, the recipe with its seed, and the sample index.
     Not in it: api_base, keys, partition and run.
     """
-    start = hashlib.blake2b(recipe.canonical, digest_size=16)
+    return _keys(recipe.canonical, zip(prompts, sample_indexes, strict=True))
+
+
+def possible_keys(canonical: bytes, description: str) -> list[str]:
+    """Return every key that requests for a description can have under a recipe, whatever their language and sample."""
+    template = json.loads(canonical)[0]
+    prompts = [template.format(task=description, language=language.prompt_name) for language in LANGUAGES.values()]
+    return _keys(canonical, itertools.product(prompts, range(MOST_SAMPLES)))
+
+
+def _keys(canonical: bytes, asked: Iterable[tuple[str, int]]) -> list[str]:
+    start = hashlib.blake2b(canonical, digest_size=16)
     keys = []
-    for prompt, sample_index in zip(prompts, sample_indexes, strict=True):
+    for prompt, sample_index in asked:
         digest = start.copy()
         digest.update(b"\0%d\0" % sample_index)
         digest.update(prompt.encode())

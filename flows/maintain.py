@@ -1,0 +1,62 @@
+"""Upkeep of a destination: weekly by a deployment, or by hand."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows import parameters as of
+from flows.order import check_given
+from flows.telling import tell
+from tasks.core.layout import Layout, check_uri
+from tasks.core.upkeep import UpkeepReport, upkeep_headline
+
+
+@flow(name="maintain", validate_parameters=True)
+@tell(upkeep_headline)
+def maintain(
+    *,
+    destination: str = "",
+    staging_days: of.Days = 7,
+    history_days: of.Days = 7,
+    rejected_days: of.Days = 0,
+    reports_days: of.Days = 0,
+    journal_days: of.Days = 0,
+    forget: str = "",
+) -> UpkeepReport:
+    """Tidy a destination: merge small files, and remove what is superseded or older than asked for.
+
+    It may run beside a night. 0 days: kept for ever. What the journal or the rejected
+    rows lose is paid for or judged again where the source still holds its description.
+
+    Args:
+        destination: Prefix of the dataset, for example s3://bucket/pairs.
+        staging_days: Days that staged files of ended runs are kept.
+        history_days: Days that superseded versions of the tables are kept, at least 1.
+        rejected_days: Days that rejected rows are kept.
+        reports_days: Days that the runs' reports are kept.
+        journal_days: Days that completions are kept, at least.
+        forget: Text of a task description to erase everywhere, instead of tidying: tables with all their
+            older versions, journal, staging, exports and reports. Waits for runs to end.
+    """
+    layout = check_maintain(**locals())
+
+    from tasks.maintain import Ages, forget_description, measure, tidy_destination  # noqa: PLC0415  (not for --help)
+
+    before = measure(layout)
+    if forget:
+        done = forget_description(layout, str(flow_run.id), forget)
+    else:
+        ages = Ages(staging_days, history_days, rejected_days, reports_days, journal_days)
+        done = tidy_destination(layout, str(flow_run.id), ages)
+    return UpkeepReport(destination=layout.destination, done=done, bytes_before=before, bytes_after=measure(layout))
+
+
+def check_maintain(*, destination: str, **_: Any) -> Layout:
+    """Return where the destination's parts lie.
+
+    Raises:
+        UsageError: It is missing or no URI.
+    """
+    check_given({"destination": destination})
+    return Layout(check_uri(destination, "destination"))

@@ -1,0 +1,166 @@
+"""Upkeep of a destination: smaller, faster to read, and without what is too old or must go."""
+
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.clients import compaction, erasure, journal, publishing, storage, table
+from tasks.clients.lease import hold_lease
+from tasks.clients.storage import StoredObject
+from tasks.core.layout import Layout
+from tasks.core.requests import hash_descriptions, normalise_description, possible_keys
+
+TABLES = ("pairs", "rejected")
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How many days each part is kept; 0 keeps it for ever, and no less than a day of a table's history goes."""
+
+    staging: int
+    history: int
+    rejected: int
+    reports: int
+    journal: int
+
+
+def measure(layout: Layout) -> int:
+    """Return the bytes of everything under a destination."""
+    return sum(item.size for item in _list(layout.destination))
+
+
+@task(name="maintain", task_run_name="maintain destination", cache_policy=NO_CACHE)
+def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
+    """Compact the journal and both tables, and remove what is older than `ages`; a night may run meanwhile.
+
+    Returns:
+        What was done, one sentence each.
+
+    Raises:
+        StorageError: The bucket does not take it; what was done so far holds, run again.
+    """
+    now = datetime.now(UTC)
+    done = [*_compact_journal(layout, owner, now, ages.journal), *_tidy_tables(layout, owner, now, ages)]
+    done += _expire_staging(layout, now, ages.staging)
+    old = [item.uri for item in _list(f"{layout.destination}/runs") if _is_old(item, now, ages.reports)]
+    storage.delete_objects(old)
+    return done + _say(len(old), "reports", "removed")
+
+
+@task(name="forget", task_run_name="forget description", cache_policy=NO_CACHE)
+def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
+    """Erase one task description and all that was generated for it, with the tables' history.
+
+    Waits until no run of the destination is at work. The source is not touched, nor
+    what Prefect has stored of earlier runs.
+
+    Returns:
+        What was touched, one sentence each.
+
+    Raises:
+        StorageError: The bucket does not take it; run again, until nothing is found.
+    """
+    description = normalise_description(text)
+    (digest,) = hash_descriptions([description])
+    with ExitStack() as held:
+        for item in _list(f"{layout.destination}/staging"):
+            if "/staging/source-" in item.uri:
+                held.enter_context(hold_lease(item.uri, owner))
+        held.enter_context(hold_lease(layout.lease, owner))
+        publishing.settle_all(layout, owner)
+        journal.upload_leftovers(journal.local_folder() / "journal", layout.journal("any"))
+        tables = [item.uri for name in TABLES for item in _list(f"{layout.destination}/{name}")]
+        staged = [item.uri for item in _list(f"{layout.destination}/staging")]
+        found = erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
+        texts = {description, text}.union(
+            *(found[name].drop_nulls() for name in found.columns if name != "request_key")
+        )
+        done = _forget_in_tables(layout, digest)
+        done += _forget_in_journal(layout, description, found["request_key"])
+        for uri in staged:
+            if not uri.endswith(".lease"):
+                storage.delete_objects([uri])
+        done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
+        for part in ("exports", "runs"):
+            for item in _list(f"{layout.destination}/{part}"):
+                removed = erasure.erase_texts(item.uri, texts)
+                done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
+                done += [f"{item.uri}: {removed:,} rows erased"] if removed else []
+    return done
+
+
+def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> list[str]:
+    oldest = now - timedelta(days=days) if days else None
+    done = [compaction.compact_recipe(uri, owner, now, oldest) for uri in _recipes(layout)]
+    merged, deleted = sum(one.merged for one in done), sum(one.deleted for one in done)
+    return _say(merged, "files of the journal", "merged") + _say(deleted, "files of the journal", "removed")
+
+
+def _recipes(layout: Layout) -> list[str]:
+    uri = f"{layout.destination}/journal"
+    names = {item.uri.removeprefix(f"{uri}/").partition("/")[0] for item in _list(uri)}
+    return [f"{uri}/{name}" for name in sorted(names) if name.startswith("recipe=")]
+
+
+def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[str]:
+    done = []
+    with hold_lease(layout.lease, owner) as lease:
+        publishing.settle_all(layout, owner)
+        if ages.rejected:
+            day = f"{now - timedelta(days=ages.rejected):%Y-%m-%d}"
+            rows = table.delete_rows(layout.rejected, f"partition < '{day}'")
+            done += _say(rows, f"rejected rows of before {day}", "removed")
+        for name in TABLES:
+            lease.check()
+            merged, removed = table.tidy(f"{layout.destination}/{name}", max(1, ages.history))
+            done += _say(merged, f"files of {name}", "merged") + _say(removed, f"superseded files of {name}", "removed")
+    return done
+
+
+def _expire_staging(layout: Layout, now: datetime, days: int) -> list[str]:
+    runs: defaultdict[str, list[StoredObject]] = defaultdict(list)
+    for item in _list(f"{layout.destination}/staging"):
+        partition, run, *_ = [*item.uri.removeprefix(f"{layout.destination}/staging/").split("/"), ""]
+        runs[f"{partition}/{run}"].append(item)
+    old = [items for items in runs.values() if all(_is_old(item, now, days) for item in items)]
+    storage.delete_objects([item.uri for items in old for item in items])
+    return _say(len(old), "staging folders of ended runs", "removed")
+
+
+def _forget_in_tables(layout: Layout, digest: str) -> list[str]:
+    done = []
+    for name in TABLES:
+        uri = f"{layout.destination}/{name}"
+        rows = table.delete_rows(uri, f"description_hash = '{digest}'")
+        done += _say(rows, f"rows of {name}", "erased")
+        if table.drop_history(uri):
+            done.append(f"{uri}: every version before this one was removed")
+    return done
+
+
+def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> list[str]:
+    done = []
+    for uri in _recipes(layout):
+        recipe = storage.find_bytes(f"{uri}/recipe.json")
+        keys = pl.Series([*known, *(possible_keys(recipe[0], description) if recipe else [])], dtype=pl.String)
+        for file in journal.find_segments(uri):
+            rows = erasure.erase_keys(file, keys)
+            done += [f"{file}: {rows:,} completions erased"] if rows else []
+    return done
+
+
+def _list(uri: str) -> list[StoredObject]:
+    return [item for item in storage.list_objects(uri) if item.uri.startswith(f"{uri}/")]
+
+
+def _is_old(item: StoredObject, now: datetime, days: int) -> bool:
+    return days > 0 and item.modified < now - timedelta(days=days)
+
+
+def _say(count: int, what: str, verb: str) -> list[str]:
+    return [f"{count:,} {what} {verb}"] if count else []

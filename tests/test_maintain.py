@@ -1,0 +1,132 @@
+"""Upkeep of a destination: compaction, expiry, and erasing one description."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+
+from tasks.clients import compaction, journal, storage
+from tasks.core.columns import JOURNAL
+from tests.night import Night
+
+NOW = datetime.now(UTC)
+
+
+def segment(uri: str, name: str, *completions: tuple[str, str, int]) -> None:
+    """Write a segment of (key, text, seconds after NOW)."""
+    rows = [
+        {"request_key": key, "text": text, "completed_at": NOW + timedelta(seconds=at)} for key, text, at in completions
+    ]
+    storage.write_frame(pl.DataFrame(rows, schema=JOURNAL), f"{uri}/segments/{name}.parquet")
+
+
+def look_up(uri: str, *keys: str) -> dict[str, str]:
+    wanted = pl.LazyFrame({"request_key": keys})
+    found = journal.keep_earliest(journal.look_up(uri, wanted).collect())
+    return dict(found.select("request_key", "text").iter_rows())
+
+
+def names(uri: str) -> list[str]:
+    return [item.uri.removeprefix(f"{uri}/").partition("/")[0] for item in storage.list_objects(uri)]
+
+
+@pytest.fixture
+def recipe(bucket: str) -> str:
+    uri = f"{bucket}/out/journal/recipe=1"
+    segment(uri, "c", ("k3", "third", 3), ("k1", "first", 1))
+    segment(uri, "a", ("k1", "later", 2), ("k2", "second", 2))
+    return uri
+
+
+def test_a_look_up_finds_the_same_before_during_and_after_compaction(recipe: str) -> None:
+    whole = {"k1": "first", "k2": "second", "k3": "third"}
+    assert look_up(recipe, *whole) == whole
+    assert compaction.compact_recipe(recipe, "me", NOW) == compaction.Compaction(merged=2)
+    assert look_up(recipe, *whole) == whole
+    assert names(recipe).count("segments") == 2, "a reader may have listed them before"
+    done = compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
+    assert done == compaction.Compaction(deleted=2)
+    assert look_up(recipe, *whole) == whole
+    assert names(recipe) == ["compacted"]
+
+
+def test_a_compacted_file_is_sorted_and_holds_each_key_once(recipe: str) -> None:
+    compaction.compact_recipe(recipe, "me", NOW)
+    (file,) = [uri for uri in journal.find_segments(recipe) if "/compacted/" in uri]
+    rows = storage.read_frame(file)
+    assert rows["request_key"].to_list() == ["k1", "k2", "k3"]
+    assert rows.schema == pl.Schema(JOURNAL)
+
+
+def test_new_segments_are_merged_with_what_was_merged_before(recipe: str) -> None:
+    compaction.compact_recipe(recipe, "me", NOW)
+    assert compaction.compact_recipe(recipe, "me", NOW) == compaction.Compaction()
+    segment(recipe, "d", ("k4", "fourth", 4))
+    assert compaction.compact_recipe(recipe, "me", NOW) == compaction.Compaction(merged=2)
+    compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
+    assert look_up(recipe, "k1", "k2", "k3", "k4") == {"k1": "first", "k2": "second", "k3": "third", "k4": "fourth"}
+
+
+def test_completions_that_are_too_old_are_left_out_and_others_kept(recipe: str) -> None:
+    compaction.compact_recipe(recipe, "me", NOW, oldest=NOW + timedelta(seconds=2.5))
+    compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
+    assert look_up(recipe, "k1", "k2", "k3") == {"k3": "third"}
+
+
+def everything(bucket: str) -> dict[str, bytes]:
+    """Return every object of the bucket, Parquet unpacked."""
+    s3, name = boto3.client("s3"), bucket.removeprefix("s3://")
+    found = {}
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for item in page.get("Contents", []):
+            data = s3.get_object(Bucket=name, Key=item["Key"])["Body"].read()
+            if item["Key"].endswith(".parquet"):
+                data += pl.read_parquet(data).write_ndjson().encode()
+            found[item["Key"]] = data
+    return found
+
+
+@pytest.mark.faults
+def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_description_is_nowhere(
+    nights: Callable[[str], Night],
+) -> None:
+    night = nights("out")
+    place = ["--destination", night.destination]
+    environment = {"AWS_ENDPOINT_URL": night.proxy.url, "PAIRMILL_STATE": str(night.state)}
+
+    def maintain(*options: str) -> dict[str, Any]:
+        run = night.zygote.start(["maintain", *place, *options], environment)
+        assert run.wait() == 0, run.said
+        return run.report
+
+    night.serve(0.0)
+    for first in (0, 60):
+        night.put(first, 60)
+        night.finish()
+    before = {name: night.rows(name).sort("request_key") for name in ("pairs", "rejected")}
+    assert any("merged" in str(line) for line in maintain()["done"])
+    for name, rows in before.items():
+        assert rows.equals(night.rows(name).sort("request_key"))
+    paid = len(night.model_server.prompts)
+    assert night.finish()["requests"] == 0
+    redo = night.finish("--on-published", "redo")
+    assert (redo["paid"], len(night.model_server.prompts)) == (0, paid)
+
+    (row,) = before["pairs"].filter(pl.col("id") == 31).to_dicts()
+    words = [str(row[name]) for name in ("task", "input", "positive_document", "description_hash", "request_key")]
+    card = f"{night.destination}/exports/e/pairs.jsonl"
+    storage.write_bytes(card, b"".join(json.dumps({"anchor": text}).encode() + b"\n" for text in ("other", words[1])))
+    held = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
+    assert {name.split("/")[1] for name in held} >= {"pairs", "journal", "exports"}
+    assert maintain("--forget", words[0])["done"]
+    left = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
+    assert {name for name in left if not name.startswith("tasks-")} == set()
+    assert storage.read_bytes(card) == b'{"anchor": "other"}\n'
+    assert sorted(night.rows("pairs")["id"]) == sorted(set(before["pairs"]["id"]) - {31})
+    assert maintain("--forget", words[0])["done"] == [
+        f"{night.destination}/{name}: every version before this one was removed" for name in ("pairs", "rejected")
+    ]
