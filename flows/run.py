@@ -70,6 +70,22 @@ COMMANDS = {
 }
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What an option of the command line does in place of the main flow, with its parameters.
+
+    `step` is what the display says meanwhile.
+    """
+
+    act: str
+    show: str
+    step: str
+
+
+CHECK = Rehearsal("flows.preflight:check", "flows.preflight:show_check", "check")
+DRY_RUN = Rehearsal("flows.preflight:dry_run", "flows.preflight:show_estimate", "extract")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1, 2, or 130 after Ctrl-C (143 after SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -138,6 +154,8 @@ def _dispatch(given: list[str]) -> int:
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         output: Literal["text", "json"] = "text",
+        check: Annotated[bool, Parameter(negative=())] = False,
+        dry_run: Annotated[bool, Parameter(negative=())] = False,
         debug: bool = False,  # noqa: ARG001  (main reads it before this is parsed)
     ) -> int:
         """Launch the flow.
@@ -145,12 +163,15 @@ def _dispatch(given: list[str]) -> int:
         Args:
             *tokens: The flow's own options.
             output: json prints the run's report as one JSON object on standard output.
+            check: Try source, destination and model (one paid call) and say what works; run nothing.
+            dry_run: Say what a run would do and cost; pay for nothing and write nothing.
             debug: Show Prefect's log and whole tracebacks.
         """
+        rehearsal = CHECK if check else DRY_RUN if dry_run else None
         flow, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         for command in COMMANDS.values():
             if flow is _find(command.flow):
-                return _run(command, flow, dict(bound.kwargs), output)
+                return _run(command, flow, dict(bound.kwargs), output, rehearsal)
         flow(*bound.args, **bound.kwargs)  # --help
         return PUBLISHED
 
@@ -163,13 +184,17 @@ def _find(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _run(command: Command, flow: Callable[..., Any], parameters: dict[str, Any], output: str) -> int:
+def _run(
+    command: Command, flow: Callable[..., Any], parameters: dict[str, Any], output: str, rehearsal: Rehearsal | None
+) -> int:
     from flows.demo import demo_stack, localise  # noqa: PLC0415
     from flows.order import NEEDED  # noqa: PLC0415
     from flows.screen import say, show_progress  # noqa: PLC0415
     from flows.servers import start_prefect_api  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
 
+    if rehearsal and command is not COMMANDS[""]:
+        raise UsageError("--check and --dry-run are for the main command, without a sub-command.")
     signature = inspect.signature(flow)
     needed = [name for name in NEEDED if name in signature.parameters]
     named = [name for name in needed if parameters.get(name)]
@@ -178,31 +203,39 @@ def _run(command: Command, flow: Callable[..., Any], parameters: dict[str, Any],
         raise UsageError(
             f"Missing: {', '.join(missing)}. Name all that is needed for a real run, or nothing for the demo."
         )
+    act = _find(rehearsal.act) if rehearsal else flow
+    step = rehearsal.step if rehearsal else "start"
     if named:
-        bound = signature.bind(**parameters)
-        bound.apply_defaults()
-        _find(command.check)(**bound.arguments)
-        with show_progress():
-            report = _start(flow, parameters, start_prefect_api())
+        parameters = _complete(signature, parameters)
+        _find(command.check)(**parameters)
+        with show_progress(step):
+            report = _start(act, parameters, None if rehearsal else start_prefect_api())
     else:
         say(DEMO_LINE)
-        with show_progress():
-            server = start_prefect_api()
+        with show_progress(step):
+            server = None if rehearsal else start_prefect_api()
             with demo_stack() as stack:
                 ours = {name: value for name, value in stack.items() if name in signature.parameters}
-                report = _start(flow, parameters | ours, server)
+                report = _start(act, _complete(signature, parameters | ours), server)
         report = localise(report)
     if output == "json":
         sys.stdout.write(report.model_dump_json() + "\n")
     else:
-        _find(command.show)(report)
-    return PUBLISHED
+        _find(rehearsal.show if rehearsal else command.show)(report)
+    return PUBLISHED if not rehearsal or report.ok else FAILED
 
 
-def _start(flow: Callable[..., Any], parameters: dict[str, Any], server: "Server | None") -> Any:
+def _start(act: Callable[..., Any], parameters: dict[str, Any], server: "Server | None") -> Any:
     if server is not None:
         server.wait()
-    return flow(**parameters)
+    return act(**parameters)
+
+
+def _complete(signature: inspect.Signature, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters with the flow's defaults."""
+    bound = signature.bind(**parameters)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def _explain(error: "CycloptsError") -> str:

@@ -32,6 +32,7 @@ MOST_LANGUAGES = 12
 REFRESH_SECONDS = 0.1
 _SAYS = {
     "start": "Starting Prefect",
+    "check": "Trying source, destination and model",
     "wait": "Waiting for another run of this source to end",
     "extract": "Reading task descriptions",
     "generate": "Generating pairs",
@@ -41,12 +42,12 @@ _SAYS = {
 
 
 @contextmanager
-def show_progress() -> Iterator[None]:
-    """Show how far the run is inside the block: a bar in a terminal, else a line every few seconds."""
+def show_progress(step: str = "start") -> Iterator[None]:
+    """Show how far the run is inside the block, from `step` on: a bar in a terminal, else a line every few seconds."""
     ended = threading.Event()
     show = _show_bar if sys.stdout.isatty() else _show_lines
     display = threading.Thread(target=show, args=(ended,), name="display", daemon=True)
-    progress.begin("start")
+    progress.begin(step)
     display.start()
     try:
         yield

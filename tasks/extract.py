@@ -74,7 +74,9 @@ def extract_task_descriptions(order: Order) -> Plan:
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         found = read_descriptions(objects, Path(folder), order)
         requests = Scratch(Path(folder))
-        plan = _plan_requests(order, found, requests)
+        publishing.settle(order.layout, order.partition, order.run_id)
+        plan, used = plan_into(requests, order, found)
+        plan = dataclasses.replace(plan, used_uri=_stage_used(order, used) if requests.rows else "")
         shards = tuple(stage_shards(order, requests))
     cached = sum(shard.cached for shard in shards)
     get_run_logger().info(
@@ -83,9 +85,12 @@ def extract_task_descriptions(order: Order) -> Plan:
     return dataclasses.replace(plan, shards=shards, cached=cached)
 
 
-def _plan_requests(order: Order, found: Descriptions, requests: Scratch) -> Plan:
-    """Append the wanted requests to `requests`, and count what was found."""
-    publishing.settle(order.layout, order.partition, order.run_id)
+def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Plan, pl.DataFrame]:
+    """Append the wanted requests to `requests`, and count what was found; writes nothing elsewhere.
+
+    Returns:
+        The plan, without its shards, and the samples that are used up (USED).
+    """
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
     found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
     numbers = pl.concat(
@@ -103,7 +108,7 @@ def _plan_requests(order: Order, found: Descriptions, requests: Scratch) -> Plan
             used.append(planned.used)
             given_up.add(planned.given_up)
     before = pl.concat(used)
-    return Plan(
+    plan = Plan(
         descriptions=numbers["number"].n_unique() if found.languages else numbers.height,
         blank=found.blank,
         repeated=found.repeated,
@@ -113,13 +118,13 @@ def _plan_requests(order: Order, found: Descriptions, requests: Scratch) -> Plan
         given_up=given_up.groups,
         given_up_pairs=given_up.pairs,
         given_up_examples=tuple(given_up.examples),
-        used_uri=_stage_used(order, before) if requests.rows else "",
         wanted=wanted,
         requests=requests.rows,
         source_columns=tuple(found.schema),
         objects=tuple({"uri": item.uri, "etag": item.etag, "size": item.size} for item in found.objects),
         source_changes=find_source_changes([pairs, rejected], order, found.objects),
     )
+    return plan, before
 
 
 def _stage_used(order: Order, used: pl.DataFrame) -> str:

@@ -12,12 +12,13 @@ from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 
 from tasks.clients import journal, llm, storage
-from tasks.clients.budget import Budget, Price
+from tasks.clients.budget import Budget
 from tasks.clients.calls import ModelClient, Request
 from tasks.clients.lane import open_lane
 from tasks.clients.rates import Rates
 from tasks.core.columns import COMPLETIONS
 from tasks.core.errors import StoppedError
+from tasks.core.price import Price
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Plan, Shard
 from tasks.policy import is_transient

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget, Price
+from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
 from tasks.clients.calls import RESUME, ModelClient, Request
 from tasks.clients.llm import CallFault, Reply
 from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK
 from tasks.core.errors import ModelError, PairmillError, StoppedError, StorageError
+from tasks.core.price import Price
 
 GOOD = Reply("a text", "stop", "answering", 200, 40, 0.001)
 PRICE = Price(1e-6, 1e-5)

@@ -2,24 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from tasks.core.errors import StoppedError
+from tasks.core.price import Price
 from tasks.core.prompts import RESPONSE_SCHEMA
 
 # What a provider puts around a prompt: its chat template and the schema.
 AROUND_PROMPT_TOKENS = 256 + len(str(RESPONSE_SCHEMA))
-
-
-class Price(NamedTuple):
-    """US dollars a token."""
-
-    input: float
-    output: float
-
-    def of(self, input_tokens: float, output_tokens: float) -> float:
-        """Return what that many tokens cost."""
-        return input_tokens * self.input + output_tokens * self.output
 
 
 @dataclass

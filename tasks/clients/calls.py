@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from tasks.clients.budget import Budget, Price
+from tasks.clients.budget import Budget
 from tasks.clients.llm import CALL_DEADLINE_SECONDS, Call, CallFault, Reply
 from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter
 from tasks.clients.rates import Place, Rates
 from tasks.core.errors import ModelError, PairmillError, StoppedError
+from tasks.core.price import Price
 from tasks.core.rules import CALL_FAILED
 
 ATTEMPTS = 5

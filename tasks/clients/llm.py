@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.clients.budget import Price
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import SURROGATES
+from tasks.core.price import Price
 from tasks.core.prompts import RESPONSE_SCHEMA
 from tasks.core.requests import Recipe
 
@@ -140,6 +140,12 @@ def find_price(model_name: str) -> Price | None:
             if told.get("input_cost_per_token") is not None and known:
                 return Price(float(told["input_cost_per_token"]), max(known))
     return None
+
+
+def count_tokens(model_name: str, texts: list[str]) -> list[int]:
+    """Return the tokens of each text: the model's own for OpenAI's, near to them for others."""
+    litellm = import_litellm()
+    return [litellm.token_counter(model=model_name, text=text) for text in texts]
 
 
 _FATAL = {

@@ -1,0 +1,96 @@
+"""What a run would do and cost, in figures."""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from tasks.core.price import Price
+from tasks.core.requests import Order, Plan
+
+# A pair needs at least so many tokens.
+FEWEST_TOKENS = 20
+# How far another model's tokens, and a longer day's descriptions, may be from what was counted.
+COUNT_ERROR = 0.15
+
+
+class TokensPerCall(NamedTuple):
+    """Tokens of one call, (fewest, most) of what is likely; `source` says where that is known from."""
+
+    input: tuple[float, float]
+    output: tuple[float, float]
+    source: str
+
+
+class Estimate(BaseModel):
+    """What a run would do, estimated without a call and without a write.
+
+    `descriptions` are distinct ones. `calls` would be paid for at first and
+    `calls_most` with all that may be asked for again. Tokens and `cost_usd` (US
+    dollars, null where the price is unknown) are of `calls`: (at least, at most) of
+    what is likely; `tokens_from` and `price_from` say where they are known from.
+    """
+
+    ok: bool = True
+    partition: str
+    source: str
+    destination: str
+    model_name: str
+    descriptions: int
+    blank: int
+    repeated: int
+    already_served: int
+    already_rejected: int
+    requests: int
+    cached: int
+    calls: int
+    calls_most: int
+    input_tokens: tuple[int, int]
+    output_tokens: tuple[int, int]
+    tokens_from: str
+    cost_usd: tuple[float, float] | None
+    price_from: str
+    max_cost_usd: float
+    would_publish: bool
+    source_changes: list[str]
+
+
+def estimate(
+    order: Order, plan: Plan, *, cached: int, per_call: TokensPerCall, price: Price | None, price_from: str
+) -> Estimate:
+    """Return what the run of `order` would do.
+
+    Args:
+        order: The run.
+        plan: What its extract step would find.
+        cached: Requests that the journal answers.
+        per_call: Tokens of one call.
+        price: None where it is unknown.
+        price_from: Where it is known from.
+    """
+    calls = plan.requests - cached
+    low, high = (
+        (round(calls * given), round(calls * made)) for given, made in zip(per_call.input, per_call.output, strict=True)
+    )
+    return Estimate(
+        partition=order.partition,
+        source=order.source,
+        destination=order.destination,
+        model_name=order.recipe.model_name,
+        descriptions=plan.descriptions,
+        blank=plan.blank,
+        repeated=plan.repeated,
+        already_served=plan.already_served,
+        already_rejected=plan.already_rejected,
+        requests=plan.requests,
+        cached=cached,
+        calls=calls,
+        calls_most=max(calls, plan.requests * order.max_attempts_per_pair - cached),
+        input_tokens=(low[0], high[0]),
+        output_tokens=(low[1], high[1]),
+        tokens_from=per_call.source,
+        cost_usd=(price.of(*low), price.of(*high)) if price else None,
+        price_from=price_from,
+        max_cost_usd=order.max_cost_usd,
+        would_publish=plan.requests > 0 and not order.limit,
+        source_changes=list(plan.source_changes),
+    )

@@ -1,0 +1,99 @@
+"""What a run would do and cost, found out as a run would, but for paying and writing."""
+
+import tempfile
+from pathlib import Path
+
+import polars as pl
+
+from tasks.clients import journal, llm, storage, table
+from tasks.clients.descriptions import list_source, read_descriptions
+from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerCall, estimate
+from tasks.core.prompts import build_prompt
+from tasks.core.requests import Order
+from tasks.extract import plan_into
+from tasks.generate import own_price
+from tasks.progress import progress
+from tasks.staging import Scratch
+
+SAMPLED_PROMPTS = 200
+# What is likely: the range that four fifths of the calls so far lie in.
+LIKELY = (0.1, 0.9)
+
+
+def estimate_run(order: Order) -> Estimate:
+    """Say what the run of `order` would do and cost; pays for nothing and writes nothing.
+
+    Raises:
+        SourceError: Nothing to read, or an object that cannot be read.
+        SchemaError: A source column does not fit the published table.
+        StorageError: Bucket, credentials or endpoint.
+        UsageError: litellm does not know the model's provider.
+    """
+    progress.begin("extract")
+    own = own_price(order)
+    price = own or llm.find_price(order.recipe.model_name)
+    storage.require_bucket(order.destination)
+    objects = list_source(order.source, order.destination)
+    with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
+        requests = Scratch(Path(folder))
+        plan, _ = plan_into(requests, order, read_descriptions(objects, Path(folder), order))
+        cached = _count_cached(order, requests)
+        per_call = _learn_tokens(order) or _count_tokens(order, requests)
+    source = "the parameters" if own else f"litellm, for {order.recipe.model_name}"
+    price_from = source if price else "nowhere"
+    return estimate(order, plan, cached=cached, per_call=per_call, price=price, price_from=price_from)
+
+
+def _count_cached(order: Order, requests: Scratch) -> int:
+    if not requests.rows:
+        return 0
+    keys = requests.scan().select("request_key")
+    known = journal.look_up(order.layout.journal(order.recipe.recipe_id), keys)
+    return int(known.select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
+
+
+def _learn_tokens(order: Order) -> TokensPerCall | None:
+    """Return what this model's calls took so far: those of this recipe in the journal, else those published."""
+    journalled = journal.find_segments(order.layout.journal(order.recipe.recipe_id))
+    held = [table.scan(table.open_table(uri)) for uri in (order.layout.pairs, order.layout.rejected)]
+    of_model = pl.col("model_name") == order.recipe.model_name
+    for rows, where in (
+        (storage.scan_frames(journalled) if journalled else None, "in the journal"),
+        (
+            pl.concat([_tokens(one.filter(of_model)) for one in held if one is not None] or [_tokens(_NONE)]),
+            "published",
+        ),
+    ):
+        if rows is None:
+            continue
+        low, high = (pl.all().quantile(share, interpolation="nearest").name.suffix(f"_{share}") for share in LIKELY)
+        found = _tokens(rows).select(low, high, calls=pl.len()).collect(engine="streaming").row(0, named=True)
+        if found["calls"]:
+            ranges = [
+                (float(found[f"{column}_{LIKELY[0]}"]), float(found[f"{column}_{LIKELY[1]}"]))
+                for column in ("input_tokens", "output_tokens")
+            ]
+            return TokensPerCall(ranges[0], ranges[1], f"{found['calls']:,} completions of this model {where}")
+    return None
+
+
+_NONE = pl.LazyFrame(schema={"input_tokens": pl.Int64, "output_tokens": pl.Int64})
+
+
+def _tokens(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.select("input_tokens", "output_tokens").drop_nulls()
+
+
+def _count_tokens(order: Order, requests: Scratch) -> TokensPerCall:
+    """Count the tokens of some prompts, evenly over the plan."""
+    source = "its prompts as litellm counts them; what it answers is not known yet"
+    if not requests.rows:
+        return TokensPerCall((0, 0), (0, 0), source)
+    every = max(1, requests.rows // SAMPLED_PROMPTS)
+    rows = (
+        requests.scan().filter(pl.col("plan_row") % every == 0).select("task", "language").collect(engine="streaming")
+    )
+    counted = llm.count_tokens(order.recipe.model_name, [build_prompt(*row) for row in rows.iter_rows()])
+    mean = sum(counted) / len(counted)
+    most = float(order.recipe.max_tokens)
+    return TokensPerCall((mean * (1 - COUNT_ERROR), mean * (1 + COUNT_ERROR)), (min(FEWEST_TOKENS, most), most), source)
