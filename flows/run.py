@@ -67,6 +67,12 @@ COMMANDS = {
         "flows.screen:show_upkeep",
         help="Tidy a destination, or erase one task description.",
     ),
+    "export": Command(
+        "flows.export:export_pairs",
+        "flows.export:place_export",
+        "flows.screen:show_export",
+        help="Write the published pairs as a dataset to train on.",
+    ),
 }
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.core.backfill import BackfillReport, backfill_headline
+from tasks.core.exports import ExportReport
 from tasks.core.markdown import money
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
@@ -143,6 +144,25 @@ def show_upkeep(report: UpkeepReport) -> None:
     for line in report.done:
         console.print(Text(line))
     console.print(Text(f"{upkeep_headline(report)}."))
+
+
+def show_export(report: ExportReport) -> None:
+    """Print what the export holds and how to read it."""
+    console = Console(highlight=False, soft_wrap=True)
+    rows = Table("split", "pairs", title=f"Export {report.version}", title_justify="left")
+    for split, count in report.rows.items():
+        rows.add_row(split, f"{count:,}")
+    console.print(rows)
+    for cause, count in report.left_out.items():
+        console.print(Text(f"{count:,} pairs left out: {cause.replace('_', ' ')}", style="dim"))
+    if not report.exported:
+        console.print(Text("It was there already, and was not written again.", style="dim"))
+    read = "import polars as pl" if report.uri.startswith("s3://") else "from datasets import load_dataset"
+    line = f'pl.read_parquet("{report.uri}/pairs/train.parquet")'
+    if not report.uri.startswith("s3://"):
+        line = f'load_dataset("{report.uri}", "pairs")'
+    console.print(Text.assemble("It lies in ", (report.uri, "bold"), ". To read it:"))
+    console.print(Text(f"\n    {read}\n    pairs = {line}\n    print(pairs)\n"))
 
 
 def _title(report: RunReport) -> str:

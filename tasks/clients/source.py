@@ -33,10 +33,19 @@ def read_batches(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     Raises:
         SourceError: The object cannot be read; names it, the line and the cause.
     """
+    for batch in read_frames(path, uri):
+        yield _with_text_task(batch, uri)
+
+
+def read_frames(path: Path, uri: str) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the local copy of `uri`, whatever its columns; `task` is that of plain text.
+
+    Raises:
+        SourceError: The object cannot be read; names it, the line and the cause.
+    """
     read = _READERS[source_format(uri) or ".txt"]
     try:
-        for batch in read(path, uri):
-            yield _with_text_task(batch, uri)
+        yield from read(path, uri)
     except pl.exceptions.PolarsError as error:
         cause = str(error).splitlines()[0][:200]
         raise SourceError(f"{uri} cannot be read: {cause}. Mend or remove it, and run again.") from error

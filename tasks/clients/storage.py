@@ -9,7 +9,7 @@ so an expiring token is renewed and a changed one is taken up.
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -327,6 +327,24 @@ def write_frame(frame: pl.DataFrame, uri: str) -> None:
     buffer = BytesIO()
     frame.write_parquet(buffer, statistics=False)
     write_bytes(uri, buffer.getvalue())
+
+
+def sink_frames(frames: Mapping[str, pl.LazyFrame]) -> None:
+    """Write each lazy frame as one new object, .parquet or .jsonl, in one stream over what they share."""
+    options: dict[str, Any] = {
+        "storage_options": object_store_options(),
+        "credential_provider": None,
+        "maintain_order": True,
+        "lazy": True,
+    }
+    sinks = [
+        rows.sink_parquet(uri, compression="zstd", row_group_size=50_000, **options)
+        if uri.endswith(".parquet")
+        else rows.sink_ndjson(uri, **options)
+        for uri, rows in frames.items()
+    ]
+    with storage_errors(next(iter(frames), "")):
+        pl.collect_all(sinks, engine="streaming")
 
 
 def scan_frames(uris: list[str], **options: Any) -> pl.LazyFrame:

@@ -86,3 +86,7 @@ class Layout:
     def report(self, run_id: str) -> str:
         """The JSON report of one run."""
         return f"{self.destination}/runs/{run_id}.json"
+
+    def export(self, version: str) -> str:
+        """The prefix of one immutable export."""
+        return f"{self.destination}/exports/{version}"

@@ -25,7 +25,7 @@ def report_markdown(report: RunReport) -> str:
         parts.append("The source has changed since this partition's last run:")
         parts.append("\n".join(f"- {escape(change)}" for change in report.source_changes))
     parts.append(
-        _table(
+        table(
             ["Figure", "Value"],
             [
                 ["Task descriptions", f"{report.descriptions:,}"],
@@ -48,22 +48,23 @@ def report_markdown(report: RunReport) -> str:
     )
     if report.reasons:
         rows = [[escape(row["reason"]), f"{row['rows']:,}", row["share"]] for row in reason_rows(report)]
-        parts += ["### Why rows were rejected", _table(["Reason", "Rows", "Share"], rows)]
+        parts += ["### Why rows were rejected", table(["Reason", "Rows", "Share"], rows)]
     if report.shortfalls:
         short = [[escape(one.task), one.language, f"{one.missing:,}", escape(one.reason)] for one in report.shortfalls]
-        parts += ["### Still missing", _table(["Task description", "Language", "Pairs", "Main reason"], short)]
+        parts += ["### Still missing", table(["Task description", "Language", "Pairs", "Main reason"], short)]
     if report.by_language:
         figures = [
             [name, f"{one.accepted:,}", f"{one.rejected:,}", f"{one.missing:,}"]
             for name, one in report.by_language.items()
         ]
-        parts += ["### Languages", _table(["Language", "Accepted", "Rejected", "Missing"], figures)]
+        parts += ["### Languages", table(["Language", "Accepted", "Rejected", "Missing"], figures)]
     if report.samples:
         pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in report.samples]
-        parts += ["### Sample pairs", _table(["Task description", "Input", "Positive document"], pairs)]
+        parts += ["### Sample pairs", table(["Task description", "Input", "Positive document"], pairs)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table of cells that are escaped already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
