@@ -1,5 +1,8 @@
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -233,3 +236,31 @@ def test_a_reply_without_usage_counts_at_its_worst() -> None:
 def test_the_worst_case_counts_each_byte_as_a_token(text: str) -> None:
     budget = Budget(1, Price(1.0, 0.0), 10)
     assert budget.worst(text) - budget.worst("") == len(text.encode())
+
+
+def test_a_shard_is_asked_for_whole_before_the_next_begins_and_their_ends_overlap() -> None:
+    prompts: list[str] = []
+    last_of_first = threading.Event()
+
+    async def call(prompt: str) -> Reply:
+        prompts.append(prompt)
+        if prompt == "0 of 19":
+            # It is answered only when the next shard has begun.
+            await asyncio.get_running_loop().run_in_executor(None, last_of_first.wait, 20)
+        if prompt.startswith("1"):
+            last_of_first.set()
+        await asyncio.sleep(0.001)
+        return GOOD
+
+    with ModelClient(lambda: call, Kept(), 4) as client, ThreadPoolExecutor(2) as steps:
+        shards = [[Request(f"{shard} {row}", f"{shard} of {row}") for row in range(20)] for shard in range(2)]
+        first = steps.submit(client.complete, shards[0])
+        while not prompts:
+            time.sleep(0.001)
+        second = steps.submit(client.complete, shards[1])
+        assert (len(first.result(30)), len(second.result(30))) == (20, 20)
+    assert [prompt[0] for prompt in prompts] == ["0"] * 20 + ["1"] * 20
+
+
+def test_no_requests_have_no_completions() -> None:
+    assert complete(Model(always(GOOD)), Kept(), requests=0) == []

@@ -93,6 +93,7 @@ class ModelClient:
         self._breaker = Breaker()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._shards: set[asyncio.Task[Any]] = set()
+        self._turn = asyncio.Lock()
 
     def __enter__(self) -> Self:
         """Connect to the model and start the loop.
@@ -133,6 +134,8 @@ class ModelClient:
         """
         if self.stopped is not None:
             raise self.stopped
+        if not requests:
+            return []
         future = asyncio.run_coroutine_threadsafe(self._complete_all(requests), self._loop)
         try:
             return future.result()
@@ -170,13 +173,21 @@ class ModelClient:
         self._shards.add(this)
         completions: list[dict[str, Any]] = [{} for _ in requests]
         waiting = iter(enumerate(requests))
+        handed_out = asyncio.Event()
 
         async def work() -> None:
-            for position, request in waiting:
-                completions[position] = await self._single_flight(request)
+            try:
+                for position, request in waiting:
+                    completions[position] = await self._single_flight(request)
+            finally:
+                handed_out.set()
 
-        workers = [asyncio.create_task(work()) for _ in range(min(len(requests), self._concurrency))]
+        workers: list[asyncio.Task[None]] = []
         try:
+            # One shard after the other, so that the first is judged while the next is asked for.
+            async with self._turn:
+                workers += [asyncio.create_task(work()) for _ in range(min(len(requests), self._concurrency))]
+                await handed_out.wait()
             await asyncio.gather(*workers)
         except PairmillError as error:
             self.stop(error)
