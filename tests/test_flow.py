@@ -1,97 +1,197 @@
+"""The whole flow, on S3 and against a model server."""
+
+import itertools
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import boto3
 import polars as pl
 import pytest
+from aiohttp import web
 
-from flows.servers import ROOT
+from flows.run import main
 from tasks.clients import storage, table
-from tests.model_server import ModelServer, answer
+from tests.model_server import ModelServer, answer, good_text
 
-ROWS = 200
+Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Any:
-    def command(*options: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        given = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
-        given += ["--api-base", model_server.api_base, "--output", "json", *options]
-        environment = {**os.environ, "PREFECT_API_URL": prefect_api, **(env or {})}
-        line = [sys.executable, "-m", "flows.run", *given]
-        return subprocess.run(line, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+def run(bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs the command line in this process and reads the report that it prints."""
+
+    def command(*options: str) -> dict[str, Any]:
+        given = {"--source": f"{bucket}/tasks", "--destination": f"{bucket}/out", "--model-name": "openai/x"}
+        line = [part for pair in given.items() if pair[0] not in options for part in pair]
+        code = main([*line, "--api-base", model_server.api_base, "--output", "json", *options])
+        out, said = capfd.readouterr()
+        assert code == 0, said
+        report: dict[str, Any] = json.loads(out)
+        assert report["accepted"] + report["rejected"] == report["judged"]
+        assert report["cached"] + report["paid"] + report["failed"] == report["judged"]
+        return report
 
     return command
 
 
 def put(bucket: str, key: str, body: str) -> None:
-    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=body.encode())
+    storage.write_bytes(f"{bucket}/{key}", body.encode())
 
 
 def lines(rows: int) -> str:
-    return "\n".join(json.dumps({"task": f"match thing {row} with its name", "id": row}) for row in range(rows))
+    return as_lines({"task": f"match thing {row} with its name", "id": row} for row in range(rows))
 
 
-def test_a_bucket_becomes_a_table_and_nothing_is_paid_for_twice(
-    run: Any, bucket: str, model_server: ModelServer
+def as_lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+def read(bucket: str, name: str = "pairs") -> pl.DataFrame:
+    rows = table.scan(table.open_table(f"{bucket}/out/{name}"))
+    assert rows is not None
+    return rows.collect()
+
+
+def test_a_thousand_descriptions_become_a_table_and_nothing_is_paid_for_twice(
+    run: Run, bucket: str, model_server: ModelServer
 ) -> None:
-    put(bucket, "tasks/a.jsonl", lines(ROWS))
-    model_server.script("thing 7 ", [answer("no json")])
-    first = json.loads(run().stdout)
-    assert (first["judged"], first["accepted"], first["rejected"]) == (ROWS + 2, ROWS - 1, 3)
-    assert first["reasons"] == {"unparsable": 3}
-    pairs = table.scan(table.open_table(f"{bucket}/out/pairs"))
-    assert pairs is not None
-    rows = pairs.collect()
-    assert sorted(rows["id"]) == [row for row in range(ROWS) if row != 7]
+    put(bucket, "tasks/a.jsonl", lines(1000))
+    first = run()
+    assert (first["judged"], first["accepted"], first["paid"], first["published"]) == (1000, 1000, 1000, True)
+    assert json.loads(storage.read_bytes(f"{bucket}/out/runs/{first['run_id']}.json")) == first
+    pairs = read(bucket)
+    assert sorted(pairs["id"]) == list(range(1000))
+    assert set(pairs["run_id"]) == {first["run_id"]}
     files = pl.read_parquet(first["files"], storage_options=storage.object_store_options())
-    assert sorted(files["id"]) == sorted(rows["id"])
-    paid = len(model_server.prompts)
-    second = json.loads(run().stdout)
-    assert (second["requests"], second["already_served"], second["published"]) == (0, ROWS - 1, False)
-    redo = json.loads(run("--on-published", "redo").stdout)
-    assert (redo["judged"], redo["cached"], redo["paid"]) == (ROWS + 2, ROWS + 2, 0)
-    assert len(model_server.prompts) == paid
+    assert files.sort("id").equals(pairs.sort("id").select(files.columns))
+
+    second = run()
+    assert (second["requests"], second["already_served"], second["published"]) == (0, 1000, False)
+    redone = run("--on-published", "redo")
+    assert (redone["judged"], redone["cached"], redone["paid"], redone["published"]) == (1000, 1000, 0, True)
+    assert len(model_server.prompts) == 1000
+    assert read(bucket).sort("id").drop("run_id").equals(pairs.sort("id").drop("run_id"))
 
 
-BAD = {
-    "there is no bucket": (["--source", "s3://no-such-bucket/x"], 1, "There is no bucket"),
-    "language": (["--languages", "Germn"], 2, "German"),
-    "negative": (["--pairs-per-task", "-1"], 2, "greater than or equal to 1"),
-    "sub-command": (["backfil"], 2, "neither a sub-command"),
-    "provider": (["--model-name", "nope/x"], 2, "provider/model"),
-    "missing column": (["--source", "{bucket}/csv"], 1, "'title'"),
-    "broken line": (["--source", "{bucket}/broken"], 1, "line 2"),
-    "empty": (["--source", "{bucket}/empty"], 1, "No task descriptions"),
-}
+def test_a_rejected_row_keeps_its_reasons_and_its_raw_text(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, "tasks/a.jsonl", lines(30))
+    model_server.script("thing 7 ", [answer("no json")])
+    report = run("--max-attempts-per-pair", "1")
+    assert (report["accepted"], report["rejected"], report["reasons"]) == (29, 1, {"unparsable": 1})
+    (rejected,) = read(bucket, "rejected").to_dicts()
+    assert (rejected["id"], rejected["reasons"], rejected["text"]) == (7, ["unparsable"], "no json")
+    assert sorted(read(bucket)["id"]) == [row for row in range(30) if row != 7]
 
 
-@pytest.mark.parametrize("name", list(BAD))
-def test_bad_input_is_one_clear_line_and_costs_nothing(
-    run: Any, bucket: str, model_server: ModelServer, name: str
+def test_every_format_is_read_under_one_prefix_and_our_own_folders_are_not(run: Run, bucket: str) -> None:
+    put(bucket, "a.jsonl", as_lines([{"task": "match one", "level": 1}, {"task": " match one "}, {"task": "  "}]))
+    put(bucket, "b.csv", "task,site\nmatch two,x\n")
+    put(bucket, "c.txt", "match three\n\nmatch four\n")
+    storage.write_frame(pl.DataFrame({"task": ["match five"], "level": [5]}), f"{bucket}/deep/d.parquet")
+    put(bucket, "e.json", "no source")
+    report = run("--source", bucket)
+    assert (report["descriptions"], report["repeated"], report["blank"], report["judged"]) == (5, 1, 2, 5)
+    rows = read(bucket).sort("task").select("task", "level", "site").rows()
+    assert rows == [
+        ("match five", 5, None),
+        ("match four", None, None),
+        ("match one", 1, None),
+        ("match three", None, None),
+        ("match two", None, "x"),
+    ]
+    assert run("--source", bucket)["requests"] == 0
+
+
+def test_a_source_column_with_a_name_of_ours_travels_beside_it(run: Run, bucket: str) -> None:
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match one", "input": "theirs", "Language": 3, "run_id": None}]))
+    run()
+    (row,) = read(bucket).to_dicts()
+    assert (row["input_source"], row["Language_source"], row["language"]) == ("theirs", 3, "English")
+    assert row["input"] != "theirs"
+    assert row["run_id"] is not None
+
+
+def test_odd_names_of_columns_and_of_a_destination_survive(run: Run, bucket: str) -> None:
+    odd = {"my column": 1, "a,b;c": 2, "größe": 3, "a.b": 4, "x=y": {"z z": 5}}
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match one", **odd}]))
+    report = run("--destination", f"{bucket}/out ü+b")
+    pairs = pl.read_parquet(report["files"], storage_options=storage.object_store_options())
+    assert pairs.select(*odd).to_dicts() == [odd]
+
+
+def test_another_seed_asks_for_fresh_completions_of_what_is_missing(
+    run: Run, bucket: str, model_server: ModelServer
 ) -> None:
     put(bucket, "tasks/a.jsonl", lines(3))
-    put(bucket, "csv/a.csv", "title\nx\n")
-    put(bucket, "broken/a.jsonl", '{"task": "x"}\n{"task": nope}\n')
-    options, code, said = BAD[name]
-    given = [option.format(bucket=bucket) for option in options]
-    named = {option for option in given if option.startswith("--")}
-    defaults = {"--source": f"{bucket}/tasks", "--model-name": "openai/x"}
-    line = ["--destination", f"{bucket}/out", "--api-base", model_server.api_base, *given]
-    line += [part for option, value in defaults.items() if option not in named for part in (option, value)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "flows.run", *line],
-        check=False,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ,
-    )
-    errors = [text for text in ended.stderr.splitlines() if text.startswith("error: ")]
-    assert (ended.returncode, len(errors)) == (code, 1), ended.stderr
-    assert said in errors[0]
-    assert model_server.prompts == []
+    model_server.script("thing 1 ", [answer("no json")])
+    assert run("--max-attempts-per-pair", "1")["shortfall"] == 1
+    model_server.forget()
+    again = run("--max-attempts-per-pair", "1")
+    assert (again["requests"], again["shortfall"]) == (0, 1)
+    fresh = run("--max-attempts-per-pair", "1", "--seed", "43")
+    assert (fresh["requests"], fresh["paid"], fresh["accepted"], fresh["shortfall"]) == (1, 1, 1, 0)
+    assert sorted(read(bucket)["id"]) == [0, 1, 2]
+
+
+def test_a_preview_shows_its_rows_and_publishes_nothing(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, "tasks/a.jsonl", lines(50))
+    preview = run("--limit", "4")
+    assert (preview["descriptions"], preview["judged"], preview["published"], preview["files"]) == (4, 4, False, [])
+    assert [pair["task"] for pair in preview["samples"]] == [f"match thing {row} with its name" for row in range(4)]
+    assert table.open_table(f"{bucket}/out/pairs") is None
+    whole = run()
+    assert (whole["judged"], whole["cached"], whole["paid"]) == (50, 4, 46)
+    assert len(model_server.prompts) == 50
+
+
+def test_a_day_reads_its_own_source_and_says_when_that_has_changed(run: Run, bucket: str) -> None:
+    source = ("--source", f"{bucket}/days/{{partition}}")
+    for day in ("2026-01-01", "2026-01-02"):
+        put(bucket, f"days/{day}/a.jsonl", as_lines([{"task": f"match what happened on {day}"}]))
+        report = run(*source, "--partition", day)
+        assert (report["partition"], report["judged"], report["source_changes"]) == (day, 1, [])
+    put(bucket, "days/2026-01-01/a.jsonl", as_lines([{"task": "match something else"}]))
+    put(bucket, "days/2026-01-01/b.jsonl", as_lines([{"task": "match a late one"}]))
+    changed = run(*source, "--partition", "2026-01-01", "--on-published", "redo")
+    assert changed["source_changes"] == [
+        f"new: {bucket}/days/2026-01-01/b.jsonl",
+        f"changed: {bucket}/days/2026-01-01/a.jsonl",
+    ]
+    days = read(bucket).group_by("partition").agg("task").sort("partition")
+    assert [sorted(tasks) for tasks in days["task"]] == [
+        ["match a late one", "match something else"],
+        ["match what happened on 2026-01-02"],
+    ]
+    storage.delete_prefix(f"{bucket}/days/2026-01-01/b.jsonl")
+    gone = run(*source, "--partition", "2026-01-01")
+    assert gone["source_changes"] == [f"gone: {bucket}/days/2026-01-01/b.jsonl"]
+
+
+def test_pairs_and_languages_multiply_and_later_ones_are_added(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, "tasks/a.jsonl", lines(2))
+    numbers = itertools.count()
+
+    def answer_anew(request: web.Request, sent: dict[str, Any]) -> Any:
+        return answer(good_text(str(next(numbers))))(request, sent)
+
+    model_server.default = answer_anew
+    run()
+    more = run("--languages", "English", "German", "--pairs-per-task", "2")
+    assert (more["requests"], more["already_served"], more["accepted"]) == (6, 0, 6)
+    counts = read(bucket).group_by("id", "language").len().sort("id", "language").rows()
+    assert counts == [(0, "English", 2), (0, "German", 2), (1, "English", 2), (1, "German", 2)]
+
+
+def test_too_many_rejected_rows_publish_nothing_and_say_why(
+    run: Run, bucket: str, model_server: ModelServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(bucket, "tasks/a.jsonl", lines(20))
+    model_server.default = answer("no json")
+    given = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
+    assert main([*given, "--api-base", model_server.api_base]) == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: 100% of 20 rows were rejected, above the allowed 50% (unparsable 20).")
+    assert table.open_table(f"{bucket}/out/pairs") is None
+    assert run("--max-rejected-share", "1")["cached"] == 20

@@ -4,7 +4,9 @@ from tasks.core.errors import UsageError
 from tasks.core.layout import Layout, check_partition, check_uri, split_uri
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/prefix", "s3://bucket/a/b.jsonl", "s3://my-bucket.x/ü b"])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/prefix", "s3://bucket/a/b.jsonl", "s3://my-bucket.x/ü b", "s3://bucket/a+b=c&(d)@'e'"]
+)
 def test_an_s3_uri_is_taken_as_it_is(uri: str) -> None:
     assert check_uri(uri, "source") == uri
 
@@ -20,6 +22,10 @@ def test_an_s3_uri_is_taken_as_it_is(uri: str) -> None:
         "s3://bucket/a//b",
         "s3://bucket/../x",
         "s3://bucket/a\nb",
+        "s3://bucket/a%20b",
+        "s3://bucket/a?b",
+        "s3://bucket/*",
+        "s3://bucket/{day}",
         "/tmp",
     ],
 )

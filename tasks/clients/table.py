@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -39,7 +40,8 @@ def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
 
 def partition_files(table: DeltaTable, partition: str) -> list[str]:
     """Return the URIs of the Parquet files that a partition consists of."""
-    return sorted(table.file_uris(file_pruning_predicate=[("partition", "=", partition)]))
+    # deltalake writes them as URLs; readers of S3 take a % as it is.
+    return sorted(map(unquote, table.file_uris(file_pruning_predicate=[("partition", "=", partition)])))
 
 
 def read_schema(table: Table) -> dict[str, pl.DataType]:

@@ -10,6 +10,8 @@ from tasks.core.errors import UsageError
 PARTITION_FIELD = "{partition}"
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<key>.*))?", re.DOTALL)
 
+_REFUSED = '%?#*[]{}|^<>"`\\'
+
 
 def check_uri(uri: str, parameter: str) -> str:
     """Return `uri` without its trailing slash.
@@ -24,8 +26,11 @@ def check_uri(uri: str, parameter: str) -> str:
             "For any other S3-compatible storage keep s3:// and set AWS_ENDPOINT_URL."
         )
     parts = (match["key"] or "").rstrip("/").split("/")
-    if any(ord(c) < 32 for c in uri) or ".." in parts or "" in parts[:-1]:
-        raise UsageError(f"{parameter} is {uri!r}: empty, '..' or control characters in a key are refused.")
+    # Between the libraries that open it, the rest would mean a pattern, a query or an escape.
+    if any(ord(c) < 32 or c in _REFUSED for c in uri) or ".." in parts or "" in parts[:-1]:
+        raise UsageError(
+            f"{parameter} is {uri!r}: an empty part, '..', control characters and {' '.join(_REFUSED)} are refused."
+        )
     return uri.rstrip("/")
 
 
