@@ -165,8 +165,8 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     assert all(part in errors[0] for part in bad.said), errors[0]
     assert "Traceback" not in said
     assert len(bench.model.prompts) == bad.calls
-    left = {key.partition("/2")[0] for key in bench.objects() - before}
-    assert left == ({"out/staging"} if bad.planned else set())
+    left = {"/".join(key.split("/")[:2]) for key in bench.objects() - before}
+    assert left == ({"out/journal", "out/staging"} if bad.planned else set())
 
 
 def test_an_endpoint_where_nothing_answers_is_one_clear_line(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +205,7 @@ def test_the_summary_says_what_a_person_wants_to_know(bench: Bench, capfd: pytes
     out = capfd.readouterr().out
     for part in (
         "published",
-        "1 rejected",
+        "3 rejected",
         "unparsable",
         "100.0%",
         "unknown",

@@ -171,10 +171,17 @@ def test_pairs_and_languages_multiply_and_later_ones_are_added(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
     put(bucket, "tasks/a.jsonl", lines(2))
-    numbers = itertools.count()
+    numbers = itertools.count(1000)
 
     def answer_anew(request: web.Request, sent: dict[str, Any]) -> Any:
-        return answer(good_text(str(next(numbers))))(request, sent)
+        number = next(numbers)
+        if "German" not in sent["messages"][0]["content"]:
+            return answer(good_text(str(number)))(request, sent)
+        pair = {
+            "input": f"Wo gibt es am Bahnhof die Zeitung Nummer {number}?",
+            "positive_document": f"Der Laden am Hafen verkauft jeden Morgen Ausgabe {number + 9000} und frisches Brot.",
+        }
+        return answer(json.dumps(pair))(request, sent)
 
     model_server.default = answer_anew
     run()
