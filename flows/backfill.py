@@ -13,7 +13,7 @@ from flows.telling import name_run, tell
 from tasks.core.backfill import BackfillReport, backfill_headline, days_between, failed_message, make_report
 from tasks.core.errors import PairmillError
 from tasks.core.layout import PARTITION_FIELD
-from tasks.core.requests import LanguageMix, OnPublished
+from tasks.core.requests import LanguageMix, OnPublished, RowFlag
 
 # The deployment whose runs make the days; without it they are made in this process.
 PARTITION_DEPLOYMENT = "short-text-matching/partition"
@@ -33,6 +33,7 @@ def backfill(
     language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
     max_attempts_per_pair: of.Attempts = 3,
+    max_cost_usd: of.Dollars = 0.0,
     max_parallel: of.MaxParallel = 2,
     source: str = "",
     destination: str = "",
@@ -43,7 +44,12 @@ def backfill(
     max_tokens: of.MaxTokens = 512,
     structured_output: bool = True,
     concurrency: of.Concurrency = 256,
+    requests_per_minute: of.Count = 0,
+    tokens_per_minute: of.Count = 0,
+    input_cost_per_token: of.Dollars = 0.0,
+    output_cost_per_token: of.Dollars = 0.0,
     max_rejected_share: of.Share = 0.5,
+    reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
 ) -> BackfillReport:
     """Generate pairs for every day from start_date to end_date, as the nightly run would.
@@ -64,6 +70,8 @@ def backfill(
         pairs_per_task: Accepted pairs wanted per task description and language.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
+        max_cost_usd: Stop before the whole range costs more, in US dollars. Every day gets an equal part of what is
+            left when it begins; one that leaves no report counts as having spent it. 0: no limit.
         max_parallel: Days at work at once. A source without {partition} has the same
             descriptions every day, so its days run one after another.
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
@@ -76,7 +84,12 @@ def backfill(
         max_tokens: Most tokens of one completion.
         structured_output: Ask for a JSON schema where the provider takes one.
         concurrency: Most calls in flight at once, per day; the limit adapts below it.
+        requests_per_minute: Most calls a minute, per day. 0: as the provider's answers allow.
+        tokens_per_minute: Most tokens a minute, in and out, per day. 0: as the provider's answers allow.
+        input_cost_per_token: US dollars an input token. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token. 0: litellm's own price.
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
+        reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: Another seed asks for fresh completions; the same one asks for the same again.
     """
     parameters = dict(locals())

@@ -26,20 +26,11 @@ from tasks.core.exports import ExportReport
 from tasks.core.markdown import money
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
-from tasks.progress import progress
+from tasks.progress import SAYS, progress
 
 LINE_SECONDS = 5.0
 MOST_LANGUAGES = 12
 REFRESH_SECONDS = 0.1
-_SAYS = {
-    "start": "Starting Prefect",
-    "check": "Trying source, destination and model",
-    "wait": "Waiting for another run of this source to end",
-    "extract": "Reading task descriptions",
-    "generate": "Generating pairs",
-    "load": "Publishing",
-    "backfill": "Waiting for the days' runs",
-}
 
 
 @contextmanager
@@ -69,11 +60,11 @@ def _show_bar(ended: threading.Event) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown, step = bar.add_task(_SAYS["start"], total=None, rate=""), ""
+        shown, step = bar.add_task(SAYS["start"], total=None, rate=""), ""
         while not ended.wait(REFRESH_SECONDS):
             if progress.step != step:
                 step = progress.step
-                bar.reset(shown, total=progress.total or None, description=_SAYS[step], rate="")
+                bar.reset(shown, total=progress.total or None, description=SAYS[step], rate="")
             bar.update(shown, completed=progress.done, total=progress.total or None, rate=_rate())
 
 
@@ -84,8 +75,7 @@ def _show_lines(ended: threading.Event) -> None:
         if progress.step == step and time.monotonic() - said < LINE_SECONDS:
             continue
         step, said = progress.step, time.monotonic()
-        figures = f": {progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
-        console.print(f"{_SAYS[step]}{figures}")
+        console.print(f"{progress} {_rate()}{_left()}" if progress.total else str(progress))
 
 
 def _rate() -> str:

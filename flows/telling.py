@@ -37,9 +37,12 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
     def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
         @wraps(flow)
         def run(*args: P.args, **kwargs: P.kwargs) -> Report:
+            from tasks.publicise import show_progress  # noqa: PLC0415  (not for --help)
+
             state: Any
             try:
-                report = flow(*args, **kwargs)
+                with show_progress():
+                    report = flow(*args, **kwargs)
             except PairmillError as error:
                 get_run_logger().error("%s", error)
                 state = Failed(message=str(error), data=error)

@@ -16,14 +16,14 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelling
 
 from tasks.clients import storage
-from tasks.core.backfill import DayReport
+from tasks.core.backfill import DayReport, Purse
 from tasks.core.layout import Layout
 from tasks.core.report import RunReport
 from tasks.progress import progress
 
 POLL_SECONDS = 3.0
 
-Parameters = Mapping[str, Any]
+Parameters = dict[str, Any]
 
 
 def deployment_exists(name: str) -> bool:
@@ -38,13 +38,15 @@ def deployment_exists(name: str) -> bool:
 
 def run_in_process(flow: "Flow[..., Any]", days: Sequence[str], parameters: Parameters) -> list[DayReport]:
     """Run `flow` for one day after the other; a day that fails does not stop the next."""
-    return [_run_day(flow, day, parameters) for day in days]
-
-
-def _run_day(flow: "Flow[..., Any]", day: str, parameters: Parameters) -> DayReport:
     run: Any = flow
-    state: State[Any] = run(partition=day, **parameters, return_state=True)
-    return _day_report(day, str(state.state_details.flow_run_id or ""), state, parameters)
+    purse = Purse(parameters["max_cost_usd"], len(days))
+    done = []
+    for day in days:
+        state: State[Any] = run(**parameters | {"partition": day, "max_cost_usd": purse.deal(day)}, return_state=True)
+        report = _day_report(day, str(state.state_details.flow_run_id or ""), state, parameters)
+        purse.settle(day, report.cost_usd)
+        done.append(report)
+    return done
 
 
 def run_on_deployment(name: str, days: Sequence[str], parameters: Parameters, most: int) -> list[DayReport]:
@@ -55,17 +57,19 @@ def run_on_deployment(name: str, days: Sequence[str], parameters: Parameters, mo
     """
     waiting, running = deque(days), dict[str, UUID]()
     ended: dict[str, DayReport] = {}
+    purse = Purse(parameters["max_cost_usd"], len(days))
     progress.begin("backfill", len(days))
     with get_client(sync_client=True) as client:
         try:
             while waiting or running:
                 while waiting and len(running) < most:
                     day = waiting.popleft()
-                    running[day] = _start(name, day, parameters).id
+                    running[day] = _start(name, day, parameters | {"max_cost_usd": purse.deal(day)}).id
                 time.sleep(POLL_SECONDS)
                 for day, run in _ended(client, running):
                     del running[day]
                     ended[day] = _day_report(day, str(run.id), run.state, parameters)
+                    purse.settle(day, ended[day].cost_usd)
                     progress.cached = len(ended)
         finally:
             _cancel(client, running.values())

@@ -7,6 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+SAYS = {
+    "start": "Starting Prefect",
+    "check": "Trying source, destination and model",
+    "wait": "Waiting for another run of this source to end",
+    "extract": "Reading task descriptions",
+    "generate": "Generating pairs",
+    "load": "Publishing",
+    "backfill": "Waiting for the days' runs",
+}
+
 
 @dataclass
 class Progress:
@@ -25,6 +35,10 @@ class Progress:
     def done(self) -> int:
         """Requests that have a completion, from the journal or paid."""
         return min(self.total, self.cached + self.paid())
+
+    def __str__(self) -> str:
+        """Say where the run is."""
+        return f"{SAYS[self.step]}: {self.done:,} of {self.total:,}" if self.total else SAYS[self.step]
 
     def begin(self, step: str, total: int = 0) -> None:
         """Note that the run is in `step`, with `total` requests ahead of it."""

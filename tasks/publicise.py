@@ -1,16 +1,111 @@
-"""Shows a run's report in Prefect's UI, as artifacts."""
+"""Shows a run in Prefect's UI while it goes on and when it has ended, and tells others what it published."""
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import cast
+from uuid import UUID
+
+import httpx
+import polars as pl
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
+from tasks.clients import table
+from tasks.core.layout import Layout
 from tasks.core.markdown import report_markdown
-from tasks.core.report import RunReport, reason_rows
+from tasks.core.report import RunReport
+from tasks.progress import progress
+
+PUBLISHED = "pairmill.pairs.published"
+PROGRESS_SECONDS = 5.0
+REJECTED_EXAMPLES = 20
+# An event is a message, not a listing; who needs more files reads the report.
+MOST_FILES = 1_000
+# Anything but 1 keeps the texts of sources and models out of Prefect's database.
+SHOW_TEXTS = "PAIRMILL_SHOW_TEXTS"
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def show_report(report: RunReport) -> None:
-    """Keep the report as a Markdown artifact and its reasons as a table artifact."""
-    create_markdown_artifact(report_markdown(report), key="run-report", description="What the run did")
-    if report.reasons:
-        create_table_artifact(reason_rows(report), key="rejected-reasons", description="Why rows were rejected")
+    """Keep the report and examples of rejected rows as artifacts, and send the event of a published partition.
+
+    With PAIRMILL_SHOW_TEXTS=0 no text of a source or a model is in any of them.
+    """
+    texts = os.environ.get(SHOW_TEXTS, "1") == "1"
+    shown = report if texts else report.model_copy(update={"samples": []})
+    create_markdown_artifact(report_markdown(shown), key="run-report", description="What the run did")
+    examples = _rejected_examples(report) if report.published and report.rejected and texts else []
+    if examples:
+        create_table_artifact(examples, key="rejected-examples", description="Some of the rows that were rejected")
+    if report.published:
+        emit_published(report)
+
+
+def emit_published(report: RunReport) -> None:
+    """Send the event that a partition is published; automations may start what uses it."""
+    emit_event(
+        event=PUBLISHED,
+        resource={"prefect.resource.id": f"pairmill.pairs.{report.pairs_uri}", "prefect.resource.name": "pairs"},
+        payload={
+            "partition": report.partition,
+            "rows": report.accepted,
+            "cost_usd": report.cost_usd,
+            "model_name": report.model_name,
+            "run_id": report.run_id,
+            "pairs_uri": report.pairs_uri,
+            "files": report.files[:MOST_FILES],
+        },
+    )
+
+
+def _rejected_examples(report: RunReport) -> list[dict[str, str]]:
+    rows = table.scan(table.open_table(Layout(report.destination).rejected), report.partition)
+    if rows is None:
+        return []
+    examples = rows.filter(pl.col("run_id") == report.run_id).head(REJECTED_EXAMPLES).collect(engine="streaming")
+    return [
+        {
+            "reasons": ", ".join(row["reasons"]),
+            "task description": row["task"],
+            "language": row["language"],
+            "the model wrote": (row["text"] or "")[:300],
+        }
+        for row in examples.iter_rows(named=True)
+    ]
+
+
+@contextmanager
+def show_progress() -> Iterator[None]:
+    """Keep a progress artifact of this flow run inside the block; it moves every few seconds."""
+    artifact = cast("UUID", create_progress_artifact(0.0, key="run-progress", description="Starting"))
+    ended = threading.Event()
+
+    def move() -> None:
+        while not ended.wait(PROGRESS_SECONDS):
+            with suppress(httpx.HTTPError):  # nothing depends on what is shown
+                update_progress_artifact(artifact, _percent(), str(progress))
+
+    # With this run's context: Prefect reads from it which server to talk to.
+    mover = threading.Thread(target=copy_context().run, args=(move,), name="progress", daemon=True)
+    mover.start()
+    try:
+        yield
+        with suppress(httpx.HTTPError):
+            update_progress_artifact(artifact, 100.0, "Done")
+    finally:
+        ended.set()
+        mover.join()
+
+
+def _percent() -> float:
+    return 100.0 * progress.done / progress.total if progress.total else 0.0

@@ -8,7 +8,7 @@ from flows.backfill import OWN, backfill
 from flows.run import main
 from flows.short_text_matching import generate_short_text_pairs
 from tasks.clients import table
-from tasks.core.backfill import MOST_DAYS, BackfillReport, days_between
+from tasks.core.backfill import MOST_DAYS, BackfillReport, Purse, days_between
 from tasks.core.errors import PairmillError, UsageError
 from tests.model_server import ModelServer, error
 from tests.test_flow import lines, put
@@ -100,3 +100,13 @@ def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pyt
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (2, 1)
     assert "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them." in said
+
+
+def test_what_days_may_spend_is_never_more_than_the_whole() -> None:
+    purse = Purse(9.0, days=3)
+    assert (purse.deal("a"), purse.deal("b")) == (3.0, 3.0)
+    purse.settle("a", 1.0)  # 2 come back, for the last day
+    assert purse.deal("c") == 5.0
+    purse.settle("b", None)  # unknown: as if it had spent its part
+    unlimited = Purse(0.0, days=2)
+    assert (unlimited.deal("a"), unlimited.deal("b")) == (0.0, 0.0)

@@ -60,6 +60,31 @@ def days_between(start_date: date, end_date: date, today: date) -> list[str]:
     return [(start_date + timedelta(days=offset)).isoformat() for offset in range(count)]
 
 
+class Purse:
+    """US dollars dealt out to days: what one does not spend is dealt to those after it.
+
+    What is out at any moment and what was spent never exceed the whole. No limit: 0.
+    """
+
+    def __init__(self, whole_usd: float, days: int) -> None:
+        self._limited, self._left, self._days = whole_usd > 0, whole_usd, days
+        self._dealt: dict[str, float] = {}
+
+    def deal(self, day: str) -> float:
+        """Return what `day` may spend: an equal part of what is left; 0 for no limit."""
+        share = self._left / self._days
+        self._days -= 1
+        self._left -= share
+        self._dealt[day] = share
+        return share
+
+    def settle(self, day: str, cost_usd: float | None) -> None:
+        """Take back what `day` did not spend; nothing where its cost is unknown."""
+        share = self._dealt.pop(day)
+        if self._limited and cost_usd is not None:
+            self._left += max(0.0, share - cost_usd)
+
+
 def make_report(run_id: str, days: list[DayReport]) -> BackfillReport:
     """Return the report of a backfill's days."""
     return BackfillReport(

@@ -1,0 +1,1 @@
+"""What Prefect runs by itself, and what its server needs for that."""
