@@ -17,6 +17,7 @@ from tasks.clients.lane import SETTING, open_lane
 from tasks.core.errors import ModelError, PairmillError, UsageError
 from tasks.core.requests import Recipe
 from tests import model_server as server
+from tests.benchmarks import pacing
 from tests.dialects import DIALECTS, Dialect
 from tests.model_server import Behaviour, ModelServer
 from tests.tally import tally
@@ -229,3 +230,23 @@ def test_a_parameter_that_litellm_knows_the_model_does_not_take_is_found_before_
         assert model_server.prompts == []
     else:
         assert complete(model_server, dialect, ["p"], Kept())[0]["error"] is None
+
+
+@pytest.mark.faults
+def test_a_server_that_allows_eight_calls_is_refused_few(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "test-key")
+    figures = pacing.in_flight(model_server, 500)
+    assert figures.refused <= 0.15
+    # How much of its time a busy machine lets it use is measured in virtual time, in test_pacing.
+    assert pacing.ALLOWED - 2 <= figures.limit <= pacing.ALLOWED + 1
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", [pacing.window, pacing.bucket])
+def test_a_server_that_states_its_limits_refuses_next_to_none(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch, kind: Callable[..., pacing.Figures]
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "test-key")
+    assert kind(model_server, 300).refused <= 0.02

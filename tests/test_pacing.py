@@ -339,3 +339,38 @@ def test_tokens_a_minute_are_capped_and_used() -> None:
         assert 0.95 * 60_000 <= sum(provider.tokens) / minutes <= 1.02 * 60_000
 
     simulate(main)
+
+
+@pytest.mark.parametrize(("left", "waits"), [(1000, False), (999, True)])
+def test_tokens_that_are_left_must_be_enough_for_a_call(left: int, waits: bool) -> None:
+    rates = Rates(tokens_a_call=5000)
+    place = rates.take(0.0)
+    # The reply says what a call takes.
+    rates.settle(place, 1000)
+    rates.heed(place, {"x-ratelimit-remaining-tokens": str(left), "x-ratelimit-reset-tokens": "30s"}, 0.0)
+    assert (rates.delay(0.0) > 29) is waits
+    assert rates.delay(31.0) <= 0
+
+
+def test_a_limit_below_one_call_is_not_waited_for_without_end() -> None:
+    rates = Rates(tokens_a_call=5000)
+    told = {"x-ratelimit-limit-tokens": "10", "x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "30s"}
+    rates.heed(rates.take(0.0), told, 0.0)
+    assert rates.delay(0.0) > 0
+    assert rates.delay(31.0) <= 0
+
+
+def test_a_refusal_that_the_headers_explain_does_not_cut_the_limit() -> None:
+    async def main(clock: Clock) -> None:
+        limiter = Limiter(64, clock=clock)
+        limiter.limit = 64.0
+        for remaining, limit in ((0, 64.0), (5, 64.0 * 0.7)):
+            place = await limiter.acquire()
+            limiter.rates.settle(place, None)
+            limiter.rates.heed(place, openai_headers(100, remaining, 10.0), clock())
+            limiter.throttled(place, None)
+            limiter.release()
+            assert limiter.limit == pytest.approx(limit)
+            await asyncio.sleep(11)
+
+    simulate(main)

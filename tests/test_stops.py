@@ -1,0 +1,58 @@
+"""What stops a run early, from the command line: nothing is lost, and the same command goes on."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flows.run import main
+from tasks.clients import storage
+from tests.model_server import ModelServer, error
+
+# A reply costs $0.0006 of 200 and 40 tokens.
+PRICE = ["--input-cost-per-token", "0.000001", "--output-cost-per-token", "0.00001"]
+COST = 0.0006
+
+
+@pytest.fixture
+def given(bucket: str, model_server: ModelServer, prefect_api: str) -> list[str]:
+    """Return a real job's options, over a bucket with 60 descriptions."""
+    lines = "\n".join(json.dumps({"task": f"match thing {row} with its name"}) for row in range(60))
+    storage.write_bytes(f"{bucket}/tasks/a.jsonl", lines.encode())
+    options = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
+    return [*options, "--api-base", model_server.api_base, "--output", "json"]
+
+
+def run(options: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
+    """Return the exit code, the report and the one line of error."""
+    code = main(options)
+    out, said = capfd.readouterr()
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (code != 0)
+    return code, json.loads(out) if out else {}, "".join(errors)
+
+
+def test_a_run_that_a_budget_stopped_is_gone_on_with_and_pays_for_nothing_twice(
+    given: list[str], model_server: ModelServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = run([*given, *PRICE, "--max-cost-usd", "0.02"], capfd)
+    assert code == 1
+    assert "would exceed the $0.0200 of --max-cost-usd" in said
+    paid = len(model_server.prompts)
+    assert 10 < paid <= 0.02 / COST
+    code, report, _ = run([*given, *PRICE, "--max-cost-usd", "1"], capfd)
+    assert (code, report["published"], report["accepted"], report["cached"]) == (0, True, 60, paid)
+    assert report["cost_usd"] == pytest.approx(COST * (60 - paid))
+    assert len(model_server.prompts) == len(set(model_server.prompts)) == 60
+    assert report["calls_in_flight"] > 0
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "Set the right API key"), (404, "--model-name and --api-base")])
+def test_a_refused_key_or_model_costs_one_call_and_is_one_clear_line(
+    given: list[str], model_server: ModelServer, capfd: pytest.CaptureFixture[str], status: int, says: str
+) -> None:
+    model_server.default = error(status)
+    code, _, said = run(given, capfd)
+    assert (code, len(model_server.prompts)) == (1, 1)
+    assert says in said
+    assert "What was paid for is kept: run the same command again to go on." in said
