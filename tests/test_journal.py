@@ -1,4 +1,7 @@
+import itertools
 import json
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,8 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from flows.servers import ROOT
 from tasks.clients import journal
 from tasks.core.columns import COMPLETIONS, JOURNAL
+from tasks.core.errors import StorageError
 
 NOON = datetime(2026, 11, 1, 12, 0, 0, 0, UTC)
 
@@ -66,3 +71,80 @@ def test_a_file_without_a_row_leaves_nothing(bucket: str, tmp_path: Path) -> Non
     (folder / "x-000001.jsonl").write_bytes(f'{{"journal": "{uri}"}}\n{{"request_key": "a"'.encode())
     journal.upload_leftovers(folder, uri)
     assert (look_up(uri).height, list(folder.iterdir())) == (0, [])
+
+
+KILLED = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tasks.clients.journal import Journal
+from tests.test_journal import completion
+record = Journal(sys.argv[1], Path(sys.argv[2]), segment_seconds=3600)
+with record:
+    for number in range(3):
+        record.append(f"key {number}", completion())
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_was_paid_for_is_uploaded_by_the_next(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    killed = subprocess.run([sys.executable, "-c", KILLED, uri, str(tmp_path)], check=False, cwd=ROOT)
+    assert killed.returncode == -9
+    assert journal.find_segments(uri) == []
+    with journal.Journal(f"{bucket}/journal/recipe=another", tmp_path):
+        wanted = pl.LazyFrame({"request_key": ["key 0", "key 1", "key 2", "key 3"]})
+        found = journal.look_up(uri, wanted).collect()
+    assert sorted(found["request_key"]) == ["key 0", "key 1", "key 2"]
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_living_writers_file_is_left_alone_and_so_is_another_destinations(bucket: str, tmp_path: Path) -> None:
+    uri, other = f"{bucket}/journal/recipe=r", f"{bucket}/elsewhere/journal/recipe=r"
+    with journal.Journal(uri, tmp_path, segment_seconds=3600) as record:
+        record.append("plain", completion())
+        journal.upload_leftovers(tmp_path / "journal", uri)
+        journal.upload_leftovers(tmp_path / "journal", other)
+        assert journal.find_segments(uri) == []
+        assert len(list((tmp_path / "journal").iterdir())) == 1
+    assert look_up(uri)["request_key"].to_list() == ["plain"]
+
+
+def test_a_bucket_that_does_not_answer_loses_nothing(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    with journal.Journal(uri, tmp_path, segment_seconds=3600) as record:
+        record.append("plain", completion())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert isinstance(record.lost, StorageError)
+    monkeypatch.undo()
+    with journal.Journal(uri, tmp_path) as again:
+        assert look_up(uri)["request_key"].to_list() == ["plain"]
+    assert again.lost is None
+
+
+def test_a_second_upload_of_a_file_finds_itself(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    row = {"request_key": "plain", **completion(completed_at=NOON.isoformat())}
+    for rows in (1, 1, 2):
+        body = "".join(json.dumps(line) + "\n" for line in [{"journal": uri}, *[row] * rows])
+        (tmp_path / "x-000001.jsonl").write_text(body)
+        if rows == 1:
+            journal.upload_leftovers(tmp_path, uri)
+    assert len(journal.find_segments(uri)) == 1
+    with pytest.raises(StorageError, match="holds less than"):
+        journal.upload_leftovers(tmp_path, uri)
+    assert (tmp_path / "x-000001.jsonl").exists()
+
+
+def test_the_earliest_completion_of_a_request_wins_everywhere() -> None:
+    rows = [
+        {"request_key": "a", "text": "late", "segment": "1", "completed_at": NOON + timedelta(seconds=1)},
+        {"request_key": "a", "text": "second", "segment": "2", "completed_at": NOON},
+        {"request_key": "a", "text": "first", "segment": "1", "completed_at": NOON},
+        {"request_key": "b", "text": "only", "segment": "9", "completed_at": NOON},
+    ]
+    for order in itertools.permutations(rows):
+        kept = journal.keep_earliest(pl.DataFrame(order)).sort("request_key")
+        assert kept["text"].to_list() == ["first", "only"]

@@ -1,0 +1,81 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.screen import show_summary
+from tasks.core.markdown import escape, money, report_markdown
+from tasks.core.report import RunReport, headline, reason_rows
+from tests.orders import report_figures
+
+HOSTILE = "| a [red]b[/red] <script>alert(1)</script> ![x](http://h) `c`\n# d\n| e |"
+
+
+def report(**changes: Any) -> RunReport:
+    return RunReport(**report_figures(**changes))
+
+
+def sample(text: str) -> dict[str, str]:
+    return {"task": text, "language": "English", "input": text, "positive_document": text}
+
+
+def test_a_report_survives_json() -> None:
+    whole = report(samples=[sample("a")])
+    assert RunReport.model_validate_json(whole.model_dump_json()) == whole
+    assert json.loads(whole.model_dump_json())["cost_usd"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "2026-01-01: published 8 pairs, 2 rejected"),
+        ({"published": False}, "2026-01-01: judged, not published: 8 pairs"),
+        ({"requests": 0, "judged": 0, "already_served": 9}, "2026-01-01: nothing to do, 9 "),
+    ],
+)
+def test_the_headline_says_how_the_run_ended(changes: dict[str, Any], said: str) -> None:
+    assert headline(report(**changes)).startswith(said)
+
+
+@pytest.mark.parametrize(("cost", "said"), [(None, "unknown"), (0.0, "$0.0000"), (1234.5, "$1,234.5000")])
+def test_an_unknown_cost_is_never_nothing(cost: float | None, said: str) -> None:
+    assert money(cost) == said
+
+
+def test_shares_are_of_the_rows_judged() -> None:
+    rows = reason_rows(report(reasons={"unparsable": 2, "refused": 1}))
+    assert [(row["reason"], row["rows"], row["share"]) for row in rows] == [
+        ("unparsable", 2, "20.0%"),
+        ("refused", 1, "10.0%"),
+    ]
+
+
+def test_what_a_model_wrote_cannot_shape_the_markdown() -> None:
+    text = report_markdown(report(samples=[sample(HOSTILE)], source_changes=[HOSTILE]))
+    (row,) = [line for line in text.splitlines() if "alert" in line and line.startswith("| ")]
+    assert row.replace("\\|", "").count("|") == 4
+    assert "<script>" not in text
+    assert "![x](" not in text
+    assert not [line for line in text.splitlines() if line.startswith("# d")]
+
+
+@given(st.text())
+def test_escaped_text_is_one_line_that_holds_no_live_sign(text: str) -> None:
+    escaped = escape(text)
+    assert len(escaped.splitlines()) <= 1
+    bare = escaped.replace("\\\\", "")
+    assert all(bare[at - 1] == "\\" for at, sign in enumerate(bare) if sign in "|<`[*_#")
+
+
+def test_a_long_text_is_cut_with_a_sign() -> None:
+    assert escape("x" * 300, 20) == "x" * 19 + "…"
+    assert escape("x" * 20, 20) == "x" * 20
+
+
+def test_the_terminal_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show_summary(report(samples=[sample("[red]a[/red] b")], model_name="openai/[bold]x"))
+    out = capsys.readouterr().out
+    for part in ("[red]a[/red] b", "openai/[bold]x", "2026-01-01: published", "unparsable", "20.0%", "unknown"):
+        assert part in out, out

@@ -1,0 +1,104 @@
+import asyncio
+from typing import Any
+
+import polars as pl
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from flows import stand_in
+from flows.order import STAND_IN
+from flows.stand_in import SPOILED, load_samples, make_app
+from tasks.core.languages import LANGUAGES
+from tasks.core.parsing import parse_pair
+from tasks.core.prompts import build_prompt
+from tasks.core.rules import judge
+
+SAMPLES = load_samples()
+DESCRIPTION = next(iter(SAMPLES))
+
+
+def ask(count: int, description: str = DESCRIPTION, language: str = "English") -> list[tuple[int, dict[str, Any]]]:
+    """Ask a fresh stand-in and return each status and body."""
+
+    async def all_of_them() -> list[tuple[int, dict[str, Any]]]:
+        body = {"model": STAND_IN, "messages": [{"role": "user", "content": build_prompt(description, language)}]}
+        async with TestClient(TestServer(make_app())) as client:
+            answers = [await client.post("/v1/chat/completions", json=body) for _ in range(count)]
+            return [(answer.status, await answer.json()) for answer in answers]
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_in, "LATENCY_SECONDS", 0.0)
+
+
+def text_of(body: dict[str, Any]) -> str:
+    return str(body["choices"][0]["message"]["content"])
+
+
+def test_the_samples_are_sixty_distinct_descriptions_of_known_languages() -> None:
+    lines = stand_in.SAMPLES.read_text(encoding="utf-8").splitlines()
+    assert len(SAMPLES) == len(lines) == 60
+    assert {name for pairs in SAMPLES.values() for name in pairs} <= set(LANGUAGES)
+    assert all(len(pairs["English"]) >= 3 for pairs in SAMPLES.values())
+
+
+def test_every_sample_pair_passes_every_rule() -> None:
+    rows = [
+        {"task": task, "language": language, "input": one, "positive_document": other}
+        for task, languages in SAMPLES.items()
+        for language, pairs in languages.items()
+        for one, other in pairs
+    ]
+    nothing = dict.fromkeys(("finish_reason", "error", "problem"), pl.String)
+    frame = pl.DataFrame(rows).with_columns(
+        text=pl.lit("{}"), **{name: pl.lit(None, dtype) for name, dtype in nothing.items()}
+    )
+    judged = judge(frame.lazy(), ()).collect()
+    assert judged.filter(pl.col("reasons").list.len() > 0).select("input", "reasons").rows() == []
+    assert judged.height > 300
+    assert frame.select("input", "positive_document").is_duplicated().sum() == 0
+
+
+def test_each_request_for_a_sample_gets_its_next_pair_then_an_honest_generic_one() -> None:
+    ours = SAMPLES[DESCRIPTION]["German"]
+    replies = [text_of(body) for status, body in ask(len(ours) + 5, language="German") if status == 200]
+    found = [[parsed.input, parsed.positive_document] for parsed in map(parse_pair, replies[: len(ours)])]
+    assert found == ours
+    assert "nothing here was written by a model" in replies[-1]
+    assert len(set(replies)) == len(replies)
+
+
+def test_what_it_does_not_know_gets_a_generic_pair() -> None:
+    (_, body) = ask(1, "a description of nobody's")[0]
+    assert "stand-in words" in text_of(body)
+
+
+def test_it_says_what_it_is_and_counts_tokens() -> None:
+    (_, body) = ask(1)[0]
+    assert body["model"] == STAND_IN
+    assert "stand-in" in STAND_IN
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"] > 0
+
+
+def test_a_few_replies_are_spoiled_by_their_order_of_arrival() -> None:
+    replies = ask(max(SPOILED))
+    kinds: dict[str, list[str | None]] = {}
+    for arrival, (status, body) in enumerate(replies, start=1):
+        if status != 200:
+            kinds.setdefault(SPOILED.get(arrival, "good"), []).append(str(status))
+        else:
+            stage = parse_pair(text_of(body)).problem or body["choices"][0]["finish_reason"]
+            kinds.setdefault(SPOILED.get(arrival, "good"), []).append(stage)
+    assert kinds == {
+        "good": ["stop"] * (max(SPOILED) - len(SPOILED)),
+        "overloaded": ["503"],
+        "prose": ["stop"],
+        "cut_off": ["unparsable"],
+        "broken": ["unparsable", "unparsable"],
+        "throttled": ["429"],
+        "refusal": ["unparsable"],
+        "overlap": ["stop"],
+    }

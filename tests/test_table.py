@@ -1,0 +1,99 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+import pytest
+
+from tasks.clients import storage, table
+from tasks.clients.table import Publish
+from tasks.core.errors import StorageError
+
+DAY = "2026-01-01"
+
+
+def rows(*numbers: int, day: str = DAY) -> pl.LazyFrame:
+    return pl.LazyFrame(
+        {"partition": [day] * len(numbers), "number": list(numbers)},
+        schema={"partition": pl.String, "number": pl.Int64},
+    )
+
+
+def what(number: int, day: str = DAY) -> Publish:
+    return Publish(day, f"run-{number}", f"mark-{day}-{number}", number)
+
+
+def read(uri: str, partition: str | None = None) -> pl.DataFrame:
+    found = table.scan(table.open_table(uri), partition)
+    assert found is not None
+    return found.collect()
+
+
+def test_a_destination_without_a_table_holds_nothing(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    assert table.open_table(uri) is None
+    assert (table.scan(None), table.read_schema(None), table.last_publish(None, DAY)) == (None, {}, 0)
+
+
+def test_several_first_publishes_at_once_all_succeed(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    days = [f"2026-01-0{day}" for day in range(1, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        publishes = [pool.submit(table.publish, uri, rows(1, day=day), what(1, day), overwrite=False) for day in days]
+        for publish in publishes:
+            publish.result()
+    assert sorted(read(uri)["partition"]) == days
+
+
+def test_added_rows_stand_beside_the_others_and_an_overwrite_replaces_its_partition_alone(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    table.publish(uri, rows(1, 2), what(1), overwrite=False)
+    table.publish(uri, rows(9, day="2026-01-02"), what(1, "2026-01-02"), overwrite=False)
+    table.publish(uri, rows(3), what(2), overwrite=False)
+    pinned = table.open_table(uri)
+    assert sorted(read(uri, DAY)["number"]) == [1, 2, 3]
+    table.publish(uri, rows(7), what(3), overwrite=True)
+    assert sorted(read(uri)["number"]) == [7, 9]
+    before = table.scan(pinned, DAY)
+    assert before is not None
+    assert sorted(before.collect()["number"]) == [1, 2, 3], "a reader keeps the version that it opened"
+    newest = table.open_table(uri)
+    assert table.last_publish(newest, DAY) == 3
+    assert table.published_partitions(newest) == [DAY, "2026-01-02"]
+
+
+def test_an_empty_overwrite_empties_the_partition(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    table.publish(uri, rows(1), what(1), overwrite=False)
+    table.publish(uri, rows(), what(2), overwrite=True)
+    assert (read(uri).height, table.last_publish(table.open_table(uri), DAY)) == (0, 2)
+
+
+def test_a_new_column_is_null_in_the_rows_before_it(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    table.publish(uri, rows(1), what(1), overwrite=False)
+    table.publish(uri, rows(2).with_columns(new=pl.lit("x")), what(2), overwrite=False)
+    assert read(uri).sort("number").select("number", "new").rows() == [(1, None), (2, "x")]
+    assert table.read_schema(table.open_table(uri)) == {
+        "partition": pl.String(),
+        "number": pl.Int64(),
+        "new": pl.String(),
+    }
+
+
+def test_rows_of_another_type_are_refused_and_nothing_of_them_is_seen(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    table.publish(uri, rows(1), what(1), overwrite=False)
+    with pytest.raises(StorageError, match=uri):
+        table.publish(uri, rows(2).with_columns(number=pl.lit("two")), what(2), overwrite=False)
+    assert read(uri)["number"].to_list() == [1]
+
+
+@pytest.mark.parametrize("name", ["pairs", "ü b", "a+b=c&(d)"])
+def test_a_partitions_files_are_readable_under_any_name(bucket: str, name: str) -> None:
+    uri = f"{bucket}/{name}"
+    table.publish(uri, rows(1), what(1), overwrite=False)
+    table.publish(uri, rows(2, day="2026-01-02"), what(1, "2026-01-02"), overwrite=False)
+    table.publish(uri, rows(3), what(2), overwrite=True)
+    held = table.open_table(uri)
+    assert held is not None
+    files = table.partition_files(held, DAY)
+    assert pl.read_parquet(files, storage_options=storage.object_store_options())["number"].to_list() == [3]
