@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import parameters as of
+from flows.allowed import check_allowed
 from flows.order import check_given
 from flows.telling import tell
 from tasks.core.layout import Layout, check_uri
@@ -56,7 +57,7 @@ def check_maintain(*, destination: str, **_: Any) -> Layout:
     """Return where the destination's parts lie.
 
     Raises:
-        UsageError: It is missing or no URI.
+        UsageError: It is missing, no URI, or not allowed here.
     """
     check_given({"destination": destination})
-    return Layout(check_uri(destination, "destination"))
+    return Layout(check_allowed("destination", check_uri(destination, "destination")))

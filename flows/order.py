@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
+from flows.allowed import check_allowed, check_api_base
 from tasks.core.errors import UsageError
 from tasks.core.languages import ALL, resolve_languages
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
@@ -38,14 +39,15 @@ def place_order(
     check_given({"source": source, "destination": destination, "model_name": settings["model_name"]})
     recipe = Recipe(**{field.name: settings.pop(field.name) for field in fields(Recipe)})
     check_model_fits(recipe.model_name, destination)
+    check_api_base(settings["api_base"])
     check_price(recipe.model_name, settings)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     return Order(
         run_id=str(flow_run.id),
         started_at=datetime.now(UTC),
-        source=check_uri(source.replace(PARTITION_FIELD, day), "source"),
-        destination=check_uri(destination, "destination"),
+        source=check_allowed("source", check_uri(source.replace(PARTITION_FIELD, day), "source")),
+        destination=check_allowed("destination", check_uri(destination, "destination")),
         partition=day,
         languages=tuple(resolve_languages(languages if language_mix == "each" else mixed_languages(languages))),
         language_mix=language_mix,
@@ -77,11 +79,13 @@ def check_given(needed: Mapping[str, str]) -> None:
 
 
 def check_model_fits(model_name: str, destination: str) -> None:
-    """Check that the stand-in, which is no model, writes to the demo's bucket only.
+    """Check that the stand-in, which is no model, writes to the demo's bucket only, and that a name is no address.
 
     Raises:
-        UsageError: It would write elsewhere.
+        UsageError: It would write elsewhere, or some providers' keys would go to that address.
     """
+    if "://" in model_name:
+        raise UsageError(f"model_name is {model_name!r}. Give the address as --api-base.")
     if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
         raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,15 @@ class Night:
         self.model_server.latency_seconds = latency_seconds
         self.model_server.script(SPOILED, [answer("no json")])
 
-    def start(self, *options: str, limits: dict[str, int] | None = None, **environment: str) -> Run:
+    def start(
+        self, *options: str, environment: Mapping[str, str] | None = None, limits: dict[str, int] | None = None
+    ) -> Run:
         """Start a run."""
         given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
         given += ["--api-base", self.model_server.api_base, "--partition", DAY, "--concurrency", str(CONCURRENCY)]
         # Once each: two equal prompts are a completion that was paid for twice.
         given += ["--max-attempts-per-pair", "1"]
-        ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **environment}
+        ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **(environment or {})}
         return self.zygote.start([*given, *options], ours, limits)
 
     def finish(self, *options: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@
 Each run is a process and a session of its own, so that its whole group can be killed.
 """
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -133,7 +135,11 @@ def _become(order: dict[str, Any]) -> None:
     code = 1
     try:
         code = run.main([*order["arguments"], "--output", "json"])
+    except BaseException:  # noqa: BLE001  (as Python itself would show it)
+        traceback.print_exc()
     finally:
+        # Prefect sends its last logs there.
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

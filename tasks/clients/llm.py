@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tasks.clients.concealment import conceal
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import SURROGATES
 from tasks.core.price import Price
@@ -178,7 +179,7 @@ def classify(error: Exception, model_name: str) -> CallFault:
     """Say what one failed attempt means; see the README's table of faults."""
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else 500
-    text = str(error).strip() or type(error).__name__
+    text = conceal(str(error).strip()) or type(error).__name__
     name = type(error).__name__
     said = f"{name}: {text[:300]}"
     clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()

@@ -29,6 +29,7 @@ from botocore.exceptions import (
 )
 from botocore.session import get_session
 
+from tasks.clients.concealment import conceal
 from tasks.core.errors import SourceError, StorageError
 from tasks.core.layout import split_uri
 
@@ -171,7 +172,7 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     source = error if isinstance(error, ClientError) else error.__cause__
     answered = source.response if isinstance(source, ClientError) else {}
     code = answered.get("Error", {}).get("Code", "")
-    text = " ".join(_COLOUR.sub(" ", str(error)).split()) or type(error).__name__
+    text = " ".join(_COLOUR.sub(" ", conceal(str(error))).split()) or type(error).__name__
     clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
     kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
     if kind == "bucket":

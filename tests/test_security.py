@@ -1,0 +1,189 @@
+"""Keys go nowhere but to where they belong, and nothing of a run goes to the network unasked."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from flows.allowed import VARIABLES, check_allowed, check_api_base
+from flows.servers import ROOT
+from tasks.clients.concealment import conceal
+from tasks.core.errors import UsageError
+from tests.model_server import ModelServer, error
+from tests.night import Night
+from tests.test_maintain import everything
+
+ALLOWED = {
+    "the prefix itself": ("source", "s3://bucket/tasks", True),
+    "below it": ("source", "s3://bucket/tasks/day", True),
+    "beside it": ("source", "s3://bucket/tasks-of-others", False),
+    "above it": ("source", "s3://bucket", False),
+    "another bucket": ("destination", "s3://other/tasks", False),
+    "the second of the list": ("destination", "s3://second", True),
+    "a server": ("api_base", "http://vllm.internal:8000/v1", True),
+    "another port": ("api_base", "http://vllm.internal:8001/v1", False),
+    "another scheme": ("api_base", "https://vllm.internal:8000/v1", False),
+    "a longer host": ("api_base", "http://vllm.internal:8000.example.com/v1", False),
+    "another path": ("api_base", "http://vllm.internal:8000/v11", False),
+    "a host in other letters": ("api_base", "http://VLLM.internal:8000/v1/", True),
+}
+
+
+@pytest.mark.parametrize("name", list(ALLOWED))
+def test_a_listed_prefix_allows_what_lies_at_or_under_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES.values():
+        monkeypatch.setenv(variable, "s3://bucket/tasks/, s3://second http://vllm.internal:8000/v1")
+    parameter, uri, allowed = ALLOWED[name]
+    if allowed:
+        assert check_allowed(parameter, uri) == uri
+    else:
+        with pytest.raises(UsageError, match=VARIABLES[parameter]):
+            check_allowed(parameter, uri)
+
+
+@pytest.mark.parametrize("parameter", list(VARIABLES))
+def test_an_empty_list_allows_nothing_and_none_allows_all(parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_allowed(parameter, "s3://any/thing") == "s3://any/thing"
+    monkeypatch.setenv(VARIABLES[parameter], "")
+    with pytest.raises(UsageError):
+        check_allowed(parameter, "s3://any/thing")
+
+
+@pytest.mark.parametrize("api_base", ["", "http://127.0.0.1:8000/v1", "https://gateway.example/openai/v1/"])
+def test_a_plain_address_is_taken(api_base: str) -> None:
+    assert check_api_base(api_base) == api_base
+
+
+@pytest.mark.parametrize(
+    "api_base",
+    [
+        "http://user:password@host/v1",
+        "http://host@evil.example/v1",
+        "https://host/v1?key=k",
+        "https://host/v1#x",
+        "https://host/v1/../../x",
+        "https://ho st/v1",
+        "https://host\\@evil.example",
+        "https://host/%2e%2e",
+        "ftp://host/v1",
+        "host/v1",
+        "http://",
+        "http://host:99999/",
+    ],
+)
+def test_an_address_with_a_key_or_a_trick_in_it_is_refused(api_base: str) -> None:
+    with pytest.raises(UsageError, match="api_base must be"):
+        check_api_base(api_base)
+
+
+def test_the_values_of_secret_variables_are_concealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-0123456789")
+    monkeypatch.setenv("SHORT_TOKEN", "openai")
+    assert conceal("openai refuses sk-0123456789, yes sk-0123456789") == (
+        "openai refuses [SOME_API_KEY], yes [SOME_API_KEY]"
+    )
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+def guard(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        raise RuntimeError(f"{event} {arguments}")
+sys.addaudithook(guard)
+import flows, tasks
+for package in (flows, tasks):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+from tasks.clients.llm import import_litellm
+import_litellm()
+"""
+
+
+def test_no_import_uses_the_network() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# Their names are what libraries read; each value is found nowhere else.
+CANARIES = {
+    name: f"canary-{number}-5f2c9d7e1b"
+    for number, name in enumerate(
+        ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+    )
+}
+
+
+def echo_key(request: web.Request, body: dict[str, object]) -> web.Response:
+    """Refuse the key as some gateways do: by saying it."""
+    answered: web.Response = error(401, f"the key {request.headers['Authorization']} is not known")(request, body)
+    return answered
+
+
+@pytest.mark.faults
+def test_no_key_is_in_anything_that_a_run_writes(
+    nights: Callable[[str], Night], prefect_api: str, tmp_path: Path
+) -> None:
+    night = nights("out")
+    night.put(0, 30)
+    night.serve(0.0)
+    runs = [night.start(environment=CANARIES)]
+    assert runs[0].wait() == 0, runs[0].said
+    assert night.model_server.keys[0] == f"Bearer {CANARIES['OPENAI_API_KEY']}"
+    for options in ([], ["--debug"]):
+        night.model_server.default = echo_key
+        night.model_server.script("spoiled", [echo_key])
+        runs.append(night.start("--seed", "7", "--on-published", "redo", *options, environment=CANARIES))
+        assert runs[-1].wait() == 1
+        assert "[OPENAI_API_KEY]" in runs[-1].said
+    night.serve(0.0)
+    night.proxy.fail("/pairs/", 403, "SignatureDoesNotMatch")
+    runs.append(night.start("--seed", "8", "--on-published", "redo", environment=CANARIES))
+    assert runs[-1].wait() == 1
+    night.proxy.forget()
+
+    written = everything(night.bucket)
+    for run in runs:
+        written[str(run.out)] = run.out.read_bytes() + run.said.encode()
+    for folder in (night.state, Path(os.environ["PREFECT_HOME"])):
+        written |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        written["the database"] = "\n".join(connection.iterdump()).encode()
+    connection.close()
+    assert night.destination.encode() in written["the database"], "a search that finds nothing proves nothing"
+    leaks = {(name, where) for where, data in written.items() for name, key in CANARIES.items() if key.encode() in data}
+    assert leaks == set()
+
+
+@pytest.mark.faults
+def test_no_key_leaves_for_an_address_that_is_not_allowed(nights: Callable[[str], Night]) -> None:
+    night = nights("out")
+    night.put(0, 3)
+    night.serve(0.0)
+    refused = night.start(environment={"PAIRMILL_ALLOWED_API_BASES": "https://gateway.example/v1"})
+    assert refused.wait() == 2
+    assert "PAIRMILL_ALLOWED_API_BASES" in refused.said
+    elsewhere = night.start(environment={"PAIRMILL_ALLOWED_DESTINATIONS": "s3://elsewhere/x"})
+    assert elsewhere.wait() == 2
+    assert night.model_server.keys == []
+    assert not [name for name in everything(night.bucket) if not name.startswith("tasks-")]
+    allowed = night.start(environment={"PAIRMILL_ALLOWED_API_BASES": night.model_server.api_base})
+    assert allowed.wait() == 0, allowed.said
+
+
+@pytest.mark.faults
+def test_servers_of_ours_listen_on_loopback_only(s3_endpoint: str, prefect_api: str, model_server: ModelServer) -> None:
+    ports = {int(url.split(":")[2].split("/")[0]) for url in (s3_endpoint, prefect_api, model_server.api_base)}
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            host, port = address.split(":")
+            if state == "0A" and int(port, 16) in ports:
+                listening.append(host)
+    assert listening == ["0100007F"] * len(ports)
