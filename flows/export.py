@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows import parameters as of
+from flows.allowed import check_allowed
 from flows.order import check_given
 from flows.telling import tell
 from tasks.core.errors import UsageError
@@ -74,10 +75,10 @@ def place_export(
         raise UsageError(f"from_day {days[0]} is after to_day {days[1]}.")
     if settings["validation_share"] + settings["test_share"] >= 1:
         raise UsageError("validation_share and test_share leave nothing for train; give less than 1 in all.")
-    settings["held_out"] = tuple(check_uri(uri, "held_out") for uri in settings["held_out"])
+    settings["held_out"] = tuple(check_allowed("source", check_uri(uri, "held_out")) for uri in settings["held_out"])
     settings["leave_out_flagged"] = tuple(settings["leave_out_flagged"])
     return ExportOrder(
-        destination=check_uri(destination, "destination"),
+        destination=check_allowed("destination", check_uri(destination, "destination")),
         version=export_version,
         start_date=days[0],
         end_date=days[1],
