@@ -55,6 +55,12 @@ COMMANDS = {
     "": Command(
         "flows.short_text_matching:generate_short_text_pairs", "flows.order:place_order", "flows.screen:show_summary"
     ),
+    "brainstorm": Command(
+        "flows.brainstorm:brainstorm",
+        "flows.brainstorm:place_brainstorm",
+        "flows.screen:show_brainstorm",
+        help="Brainstorm task descriptions, out of nothing.",
+    ),
     "backfill": Command(
         "flows.backfill:backfill",
         "flows.backfill:check_backfill",

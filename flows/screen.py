@@ -24,7 +24,7 @@ from rich.text import Text
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.exports import ExportReport
 from tasks.core.markdown import money
-from tasks.core.report import RunReport, reason_rows
+from tasks.core.report import BrainstormReport, RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import SAYS, progress
 
@@ -153,6 +153,32 @@ def show_export(report: ExportReport) -> None:
         line = f'load_dataset("{report.uri}", "pairs")'
     console.print(Text.assemble("It lies in ", (report.uri, "bold"), ". To read it:"))
     console.print(Text(f"\n    {read}\n    pairs = {line}\n    print(pairs)\n"))
+
+
+def show_brainstorm(report: BrainstormReport | RunReport) -> None:
+    """Print what a brainstorming brought, or the run that followed it."""
+    if isinstance(report, RunReport):
+        show_summary(report)
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report.reasons.items())
+    rows = [
+        ("task descriptions", f"{report.total:,}", f"of {report.wanted:,} wanted; {report.before:,} were there"),
+        ("new", f"{report.added:,}", f"of {report.items:,} in {report.lists:,} lists"),
+        ("new by round", ", ".join(f"{one.new:,} of {one.items:,}" for one in report.rounds), ""),
+        ("rejected", f"{report.rejected:,}", reasons),
+        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
+        ("cost", money(report.cost_usd), "" if report.cost_usd is not None else "litellm has no price for this model"),
+        ("stopped by", report.stopped, escape(report.model_name)),
+    ]
+    grid = Table.grid(padding=(0, 2))
+    for name, value, remark in rows:
+        grid.add_row(Text(name, style="dim"), Text(value, style="bold"), remark)
+    colour = "green" if report.stopped == "enough" else "yellow"
+    console.print(Panel(grid, title="task descriptions", title_align="left", border_style=colour))
+    for sample in report.samples:
+        console.print(Text(f"  {sample}"))
+    console.print(Text.assemble("They lie in ", (report.source, "bold"), ", a source like any other."))
 
 
 def _title(report: RunReport) -> str:

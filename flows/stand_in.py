@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from flows.order import STAND_IN
+from tasks.core.brainstorming import TEMPLATE as LIST_TEMPLATE
 from tasks.core.languages import LANGUAGES
 from tasks.core.prompts import TEMPLATE
 
@@ -29,6 +30,7 @@ _PROMPT = re.compile(
     re.escape(TEMPLATE).replace(r"\{task\}", "(?P<task>.*?)").replace(r"\{language\}", "(?P<language>.*?)"),
     re.DOTALL,
 )
+_LIST_PROMPT = re.compile(re.escape(LIST_TEMPLATE.partition("{count}")[0]) + r"(?P<count>\d+)")
 _NAMES = {language.prompt_name: language.name for language in LANGUAGES.values()}
 # Which arrivals are spoiled, and how; see _spoil.
 SPOILED = {
@@ -75,7 +77,11 @@ class StandIn:
         return web.json_response(self._completion(prompt, spoiled))
 
     def _completion(self, prompt: str, spoiled: str) -> dict[str, Any]:
-        text, finish_reason = _spoil(self._answer(prompt), spoiled)
+        wanted = _LIST_PROMPT.match(prompt)
+        if wanted:
+            text, finish_reason = _spoil_text(json.dumps(self._list(prompt, int(wanted["count"])), indent=1), spoiled)
+        else:
+            text, finish_reason = _spoil(self._answer(prompt), spoiled)
         tokens = len(prompt) // 4, len(text) // 4
         return {
             "id": f"stand-in-{self.arrivals}",
@@ -87,6 +93,11 @@ class StandIn:
             ],
             "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)},
         }
+
+    def _list(self, prompt: str, count: int) -> list[str]:
+        """Return some of the sample descriptions, as others would number and spoil them."""
+        tasks = sorted(self._samples, key=lambda task: hashlib.blake2b(f"{prompt}{task}".encode()).digest())
+        return [f"1. {tasks[0]}", *tasks[1 : count - 1], "Given a whole news article, write its summary."]
 
     def _answer(self, prompt: str) -> tuple[str, str]:
         """Return the next pair for the prompt: ours, or a generic one when they are used up."""
@@ -103,18 +114,21 @@ class StandIn:
 
 def _spoil(pair: tuple[str, str], kind: str) -> tuple[str, str]:
     """Return the reply's text and finish reason, spoiled in one of the ways that models do."""
-    text = json.dumps({"input": pair[0], "positive_document": pair[1]}, ensure_ascii=False)
+    if kind == "overlap":
+        return json.dumps({"input": pair[1], "positive_document": f"{pair[1]} again"}, ensure_ascii=False), "stop"
+    return _spoil_text(json.dumps({"input": pair[0], "positive_document": pair[1]}, ensure_ascii=False), kind)
+
+
+def _spoil_text(text: str, kind: str) -> tuple[str, str]:
     match kind:
         case "prose":
-            return f"Here is the pair you asked for:\n{text}\nTell me if you need more.", "stop"
+            return f"Here is what you asked for:\n{text}\nTell me if you need more.", "stop"
         case "cut_off":
             return text[: len(text) * 2 // 3], "length"
         case "broken":
             return text.replace(":", "", 1), "stop"
         case "refusal":
             return "I'm sorry, but the stand-in refuses this one on purpose.", "stop"
-        case "overlap":
-            return json.dumps({"input": pair[1], "positive_document": f"{pair[1]} again"}, ensure_ascii=False), "stop"
     return text, "stop"
 
 

@@ -44,13 +44,15 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
         The next round's shards, none when there is nothing to ask for.
     """
     rows, rejected = sum(shard.rows for shard in judged), sum(shard.rejected for shard in judged)
-    hopeless = rows >= ENOUGH_ROWS and rejected > order.max_rejected_share * rows
-    if order.max_attempts_per_pair == 1 or hopeless:
+    if order.max_attempts_per_pair == 1 or _is_too_much(order, rejected, rows):
         return ()
     round_ = max(shard.round for shard in judged) + 1
     last = storage.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
     every = storage.scan_frames([shard.uri for shard in judged])
     short = _find_short(plan, decide(order, last, table.open_table(order.layout.pairs), among=every))
+    # Every pair of the first round that is not missing is accepted: so duplicates count, too.
+    if _is_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
+        return ()
     used = _find_used(plan, every, short)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder), first_row=plan.requests * round_)
@@ -64,6 +66,11 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
     progress.more(asked, cached)
     get_run_logger().info("round %d: %d asked again, %d of them in the journal", round_ + 1, asked, cached)
     return shards
+
+
+def _is_too_much(order: Order, rejected: int, rows: int) -> bool:
+    """Whether nothing would be published, so that more calls were wasted."""
+    return rows >= ENOUGH_ROWS and rejected > order.max_rejected_share * rows
 
 
 def _find_short(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:

@@ -11,6 +11,7 @@ SAYS = {
     "start": "Starting Prefect",
     "check": "Trying source, destination and model",
     "wait": "Waiting for another run of this source to end",
+    "brainstorm": "Brainstorming task descriptions",
     "extract": "Reading task descriptions",
     "generate": "Generating pairs",
     "load": "Publishing",

@@ -17,7 +17,7 @@ from tasks.core.requests import Order
 # Columns that every file has.
 _NAMED = ("task", "description_hash", "language")
 # The parts of a destination that a source around it must not be read from.
-_OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs")
+_OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs", "rejected-tasks")
 
 
 @dataclass

@@ -88,6 +88,15 @@ class Layout:
         name = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
         return f"{self.destination}/staging/source-{name}.lease"
 
+    @property
+    def tasks(self) -> str:
+        """The prefix of brainstormed task descriptions, a source like any other."""
+        return f"{self.destination}/tasks"
+
+    def rejected_tasks(self, run_id: str) -> str:
+        """The brainstormed descriptions that one run turned down, with reasons."""
+        return f"{self.destination}/rejected-tasks/{run_id}.jsonl"
+
     def report(self, run_id: str) -> str:
         """The JSON report of one run."""
         return f"{self.destination}/runs/{run_id}.json"

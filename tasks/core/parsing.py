@@ -15,6 +15,7 @@ from tasks.core.columns import TEXTS
 SURROGATES = re.compile("[\ud800-\udfff]")
 _THINK = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+_LIST_TRAILING_COMMA = re.compile(r",(\s*\])\Z")
 _TRAILING_COMMA = re.compile(r",(\s*\}\s*)\Z")
 # ast.literal_eval nests as deep as its text: a reply this long is no short pair.
 _LITERAL_LIMIT = 10_000
@@ -42,6 +43,40 @@ def parse_pair(text: str) -> Parsed:
             continue
         return _as_pair(value, "unwrapped" if stage == "strict" and bare != text.strip() else stage)
     return Parsed(None, None, None, "unparsable")
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """Return the one JSON list that `text` is or holds, alone in an object or not; None for anything else."""
+    bare = _unwrap(text)
+    for read in (_strict, _embedded_list, _list_trailing_comma, _list_literal):
+        try:
+            value = read(bare)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, dict) and len(value) == 1:
+            [value] = value.values()
+        if isinstance(value, list):
+            return value
+    return None
+
+
+def _embedded_list(text: str) -> Any:
+    """Decode the one list inside other words."""
+    value, end = _DECODER.raw_decode(text, text.index("["))
+    if "[" in text[end:]:
+        raise ValueError("not exactly one list")
+    return value
+
+
+def _list_trailing_comma(text: str) -> Any:
+    return _DECODER.decode(_LIST_TRAILING_COMMA.sub(r"\1", text))
+
+
+def _list_literal(text: str) -> Any:
+    """Read a list that was written with Python's quotes; literals only, nothing runs."""
+    if len(text) > _LITERAL_LIMIT:
+        raise ValueError("not a short list")
+    return ast.literal_eval(text)
 
 
 def _unwrap(text: str) -> str:

@@ -1,0 +1,139 @@
+"""Task descriptions out of nothing, and pairs for them.
+
+    brainstorm >> extract -> generate -> validate -> load
+
+The first step of the recipe: a model lists short text matching tasks, one
+description a row; `then_generate` runs the main flow on them as a sub-flow.
+"""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from prefect import flow
+
+from flows import parameters as of
+from flows.order import place_order
+from flows.short_text_matching import generate_short_text_pairs
+from flows.telling import name_run, tell
+from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, Category
+from tasks.core.errors import UsageError
+from tasks.core.layout import Layout
+from tasks.core.report import BrainstormReport, RunReport, brainstorm_headline, headline
+from tasks.core.requests import LanguageMix, Plan
+
+# What the main flow takes from here when it is run on the descriptions.
+HANDED_ON = (
+    *("destination", "model_name", "languages", "language_mix", "pairs_per_task", "api_base", "model_revision"),
+    *("temperature", "top_p", "concurrency", "requests_per_minute", "tokens_per_minute", "max_cost_usd"),
+    *("input_cost_per_token", "output_cost_per_token", "seed"),
+)
+GENERATE_ONLY = ("then_generate", "languages", "language_mix", "pairs_per_task")
+# The order's fields that mean nothing to a brainstorming.
+UNUSED: dict[str, Any] = {
+    "partition": "",
+    "languages": ["English"],
+    "language_mix": "each",
+    "pairs_per_task": 1,
+    "max_attempts_per_pair": 1,
+    "on_published": "add",
+    "structured_output": False,
+    "max_rejected_share": 1.0,
+    "limit": 0,
+}
+# A list is longer than a pair.
+MAX_TOKENS = 4096
+
+
+def either_headline(report: BrainstormReport | RunReport) -> str:
+    """Say in one sentence how it ended."""
+    return headline(report) if isinstance(report, RunReport) else brainstorm_headline(report)
+
+
+@flow(name="brainstorm", flow_run_name=name_run, validate_parameters=True)
+@tell(either_headline)
+def brainstorm(
+    *,
+    destination: str = "",
+    model_name: str = "",
+    descriptions: of.Descriptions = 100,
+    topics: list[str] = [],  # noqa: B006  (Prefect's form shows it)
+    category: Category = "text-matching-short",
+    then_generate: bool = False,
+    languages: of.Languages = ["English"],  # noqa: B006
+    language_mix: LanguageMix = "each",
+    pairs_per_task: of.PairsPerTask = 1,
+    api_base: str = "",
+    model_revision: str = "",
+    temperature: of.Temperature = 1.0,
+    top_p: of.TopP = 1.0,
+    concurrency: of.Concurrency = 256,
+    requests_per_minute: of.Count = 0,
+    tokens_per_minute: of.Count = 0,
+    max_cost_usd: of.Dollars = 0.0,
+    input_cost_per_token: of.Dollars = 0.0,
+    output_cost_per_token: of.Dollars = 0.0,
+    seed: int = 42,
+) -> BrainstormReport | RunReport:
+    """Brainstorm task descriptions into the destination's tasks/, and generate pairs for them if asked to.
+
+    Args:
+        destination: Prefix of the dataset, for example s3://bucket/dataset; the descriptions go to its tasks/.
+        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        descriptions: Task descriptions wanted in all, with those that are in tasks/ already.
+        topics: Settings to start from. Empty: a spread of our own.
+        category: Kind of task; the query and the document of this one are both very short.
+        then_generate: Run the main flow on all descriptions when they are there.
+        languages: Languages of the generated texts, as English names, or all. A column language in
+            the source (names or codes) wins.
+        language_mix: each wants every description in each of the languages; paper in one of all languages,
+            drawn with the shares of arXiv:2401.00368.
+        pairs_per_task: Accepted pairs wanted per task description and language.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling: share of probability that is drawn from.
+        concurrency: Most calls in flight at once; the limit adapts below it.
+        requests_per_minute: Most calls a minute. 0: as the provider's answers allow.
+        tokens_per_minute: Most tokens a minute, in and out. 0: as the provider's answers allow.
+        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
+        input_cost_per_token: US dollars an input token. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token. 0: litellm's own price.
+        seed: Another seed asks for fresh completions; the same one asks for the same again.
+    """
+    given = dict(locals())
+    wish = place_brainstorm(**given)
+
+    # Imported here, so that the form and --help do not wait for polars.
+    from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
+    from tasks.generate import open_model  # noqa: PLC0415
+
+    with open_model(wish.order, Plan()) as model:
+        found = gather_task_descriptions(wish, model)
+    return generate_short_text_pairs(**hand_on(given, found)) if then_generate else found
+
+
+def place_brainstorm(
+    *, destination: str, descriptions: int, topics: list[str], category: Category, **settings: Any
+) -> Brainstorm:
+    """Return what this flow run wants; the parameters are the flow's.
+
+    Raises:
+        UsageError: A parameter is missing or cannot be right.
+    """
+    if any(not topic.strip() for topic in topics):
+        raise UsageError("topics holds an empty one. Name each setting, or leave topics out.")
+    own = {name: value for name, value in settings.items() if name not in GENERATE_ONLY}
+    order = place_order(
+        source=Layout(destination.rstrip("/")).tasks, destination=destination, max_tokens=MAX_TOKENS, **UNUSED, **own
+    )
+    recipe = BrainstormRecipe(**asdict(order.recipe))
+    topics_once = tuple(dict.fromkeys(topic.strip() for topic in topics))
+    return Brainstorm(order=replace(order, recipe=recipe), wanted=descriptions, topics=topics_once, category=category)
+
+
+def hand_on(given: dict[str, Any], found: BrainstormReport) -> dict[str, Any]:
+    """Return the main flow's parameters; what the brainstorming has cost is off its limit."""
+    parameters = {name: given[name] for name in HANDED_ON}
+    if given["max_cost_usd"]:
+        parameters["max_cost_usd"] = max(given["max_cost_usd"] - (found.cost_usd or 0), 1e-9)
+    return parameters | {"source": found.source}

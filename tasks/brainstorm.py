@@ -1,0 +1,187 @@
+"""The step before the first: task descriptions out of nothing, into the destination's bucket."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from tasks.clients import journal, source, storage
+from tasks.clients.calls import Request
+from tasks.core.brainstorming import LIST_LENGTH, LITTLE_NEW, Brainstorm, ListRequest, request_lists
+from tasks.core.linting import Linter
+from tasks.core.parsing import parse_list
+from tasks.core.report import BrainstormReport, ListRound
+from tasks.generate import Model
+from tasks.policy import is_transient
+from tasks.progress import progress
+
+# Lists asked for at once: enough to keep a provider busy, few enough to notice that nothing new comes.
+MOST_LISTS_AT_ONCE = 50
+SAMPLES = 5
+
+
+@dataclass
+class _Found:
+    """What a brainstorming has brought so far."""
+
+    before: int
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    completions: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[ListRound] = field(default_factory=list)
+    lists: int = 0
+    stopped: str = "enough"
+
+
+@task(
+    name="brainstorm",
+    task_run_name="brainstorm descriptions",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport:
+    """Bring the task descriptions at the order's source to `wanted`, each with the setting it came from.
+
+    Lists are asked for in rounds, until there are enough, or a round brings hardly
+    anything new. Writes one JSONL object of new descriptions, named so that it is
+    read after those before it, and one of those turned down, with reasons.
+
+    Raises:
+        UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
+        StorageError: Bucket, credentials or endpoint.
+    """
+    order = wish.order
+    progress.begin("brainstorm", max(0, wish.wanted))
+    storage.require_bucket(order.destination)
+    linter = Linter()
+    found = _Found(linter.remember(_read_known(order.source, order.run_id)))
+    _ask(wish, model, linter, found)
+    uri = f"{order.source}/{found.before:09}-{order.run_id}.jsonl"
+    for name, rows in ((uri, found.kept), (order.layout.rejected_tasks(order.run_id), found.rejected)):
+        if rows:
+            storage.write_bytes(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    report = _report(wish, found, uri if found.kept else "")
+    storage.write_bytes(order.layout.report(order.run_id), report.model_dump_json(indent=1).encode())
+    get_run_logger().info("%d descriptions, %d of them new, from %d lists", report.total, report.added, report.lists)
+    return report
+
+
+def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
+    most = 3 * ceil(wish.wanted / LIST_LENGTH)
+    # Knows only these lists: what is new among them is the same whatever the bucket holds by now.
+    sequence = Linter()
+    while (missing := wish.wanted - found.before - len(found.kept)) > 0:
+        count = min(ceil(missing / LIST_LENGTH), MOST_LISTS_AT_ONCE, most - found.lists)
+        if count <= 0:
+            found.stopped = "most lists"
+            return
+        requests = request_lists(wish, found.lists, count)
+        completions = _complete(wish, model, requests)
+        found.completions += completions
+        found.lists += count
+        items = new = 0
+        for request, completion in zip(requests, completions, strict=True):
+            for text, reasons, is_new in _read(completion, linter, sequence):
+                items += 1
+                new += is_new
+                row = {"task": text, "model_name": wish.order.recipe.model_name, "category": wish.category}
+                row |= {"topic": request.topic, "persona": request.persona}
+                if reasons:
+                    found.rejected.append(row | {"reasons": reasons})
+                elif len(found.kept) < wish.wanted - found.before:
+                    found.kept.append(row)
+        found.rounds.append(ListRound(lists=count, items=items, new=new))
+        progress.cached = len(found.kept)
+        if new < LITTLE_NEW * items:
+            found.stopped = "little new"
+            return
+
+
+def _complete(wish: Brainstorm, model: Model, requests: list[ListRequest]) -> list[dict[str, Any]]:
+    """Return a completion for each request, from the journal or paid, with `cached`."""
+    uri = wish.order.layout.journal(wish.order.recipe.recipe_id)
+    journal.upload_leftovers(journal.local_folder() / "journal", uri)
+    keys = pl.LazyFrame({"request_key": [request.key for request in requests]})
+    known = journal.keep_earliest(journal.look_up(uri, keys).collect(engine="streaming"))
+    found = {row.pop("request_key"): row | {"cached": True} for row in known.iter_rows(named=True)}
+    wanted = [request for request in requests if request.key not in found]
+    if wanted:
+        paid = model().complete([Request(request.key, request.prompt) for request in wanted])
+        found |= {request.key: row | {"cached": False} for request, row in zip(wanted, paid, strict=True)}
+    return [found[request.key] for request in requests]
+
+
+def _read(completion: dict[str, Any], linter: Linter, sequence: Linter) -> Iterator[tuple[str, list[str], bool]]:
+    """Yield each description of a list, the reasons against it, and whether it is new to `sequence`.
+
+    A list that is none is one row.
+    """
+    text = completion["text"]
+    items = parse_list(text) if text is not None and completion["finish_reason"] != "length" else None
+    if items is not None:
+        for (item, reasons), (_, faults) in zip(linter.judge(items), sequence.judge(items), strict=True):
+            yield item, reasons, not faults
+    elif completion["error"] is not None:
+        yield "", [completion["error"]], False
+    else:
+        yield text or "", ["truncated" if completion["finish_reason"] == "length" else "not_a_list"], False
+
+
+def _read_known(uri: str, run_id: str) -> Iterator[str]:
+    """Yield the descriptions under `uri`, without those that an attempt of this run has written."""
+    with TemporaryDirectory(prefix="pairmill-") as folder:
+        local = Path(folder) / "object"
+        for item in storage.list_objects(uri):
+            if source.source_format(item.uri) and not item.uri.endswith(f"-{run_id}.jsonl"):
+                storage.download(item, local)
+                for batch in source.read_batches(local, item.uri):
+                    yield from batch["task"].drop_nulls()
+
+
+def _report(wish: Brainstorm, found: _Found, uri: str) -> BrainstormReport:
+    paid = [row for row in found.completions if not row["cached"] and row["error"] in (None, "no_choices")]
+    costs = [row["cost_usd"] for row in paid]
+    reasons = Counter(reason for row in found.rejected for reason in row["reasons"])
+    finished_at = datetime.now(UTC)
+    order = wish.order
+    return BrainstormReport(
+        run_id=order.run_id,
+        model_name=order.recipe.model_name,
+        category=wish.category,
+        seed=order.recipe.seed,
+        destination=order.destination,
+        source=order.source,
+        uri=uri,
+        rejected_uri=order.layout.rejected_tasks(order.run_id) if found.rejected else "",
+        wanted=wish.wanted,
+        before=found.before,
+        added=len(found.kept),
+        total=found.before + len(found.kept),
+        stopped=found.stopped,
+        lists=found.lists,
+        cached=sum(row["cached"] for row in found.completions),
+        paid=len(paid),
+        failed=sum(not row["cached"] for row in found.completions) - len(paid),
+        items=sum(one.items for one in found.rounds),
+        rejected=len(found.rejected),
+        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        rounds=found.rounds,
+        input_tokens=sum(row["input_tokens"] or 0 for row in paid),
+        output_tokens=sum(row["output_tokens"] or 0 for row in paid),
+        cost_usd=None if None in costs else sum(costs),
+        seconds=round((finished_at - order.started_at).total_seconds(), 3),
+        samples=[row["task"] for row in found.kept[:: max(1, len(found.kept) // SAMPLES)][:SAMPLES]],
+    )

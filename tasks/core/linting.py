@@ -1,0 +1,93 @@
+"""What is wrong with a brainstormed task description."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import polars as pl
+
+from tasks.core.keys import fold
+from tasks.core.languages import LANGUAGES
+
+_NUMBERED = re.compile(r"\A\s*(?:\(?\d{1,3}[.):]|[-*•–])\s+")
+# A part of a long text that is short itself, with what it is a part of.
+_TITLES = re.compile(
+    r"(?:\b\w+ )?\b(?:titles?|headlines?|names?|captions?|openings?|lines?|phrases?|sentences?|quotes?|pitch(?:es)?"
+    r"|categor(?:y|ies)|types?)\b(?: of (?:an? |the )?\w+)?"
+)
+_LONG = re.compile(
+    r"\b(?:articles?|essays?|documents?|research papers?|books?|chapters?|passages?|paragraphs?|transcripts?"
+    r"|web ?pages?|websites?|blog posts?|manuals?|novels?|speech(?:es)?|summar(?:y|ies)|full text)\b"
+)
+_SEVERAL = re.compile(
+    r";|[.!?]\s+\S|\bas well as\b|\b(?:and|then)(?: also| then)? (?:find|match|retrieve|identify|list|explain|classify"
+    r"|determine|translate|summari[sz]e|rank|write|say|give|decide)\b"
+)
+_SPECIFIC = re.compile(r"\d{2,}|[\"“”«»]|https?:|@\w")
+_STOP_WORDS = frozenset(
+    (
+        *("a", "an", "the", "of", "to", "for", "with", "and", "or", "in", "on", "at", "by", "from", "it", "is", "that"),
+        *("this", "which", "given", "find", "match", "retrieve", "identify", "get", "locate", "select", "pair", "link"),
+        *("another", "other", "some", "one", "their", "his", "her", "your"),
+    )
+)
+
+
+class Linter:
+    """Finds what is wrong with a description, and remembers the good ones that it has seen."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._near: set[str] = set()
+
+    def remember(self, descriptions: Iterable[str]) -> int:
+        """Take descriptions that are there already; returns how many distinct ones."""
+        for key in _match_keys(list(descriptions)):
+            self._add(key)
+        return len(self._keys)
+
+    def judge(self, items: list[Any]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each item's text, without a number in front, and every reason against it, none for a good one."""
+        texts = [_NUMBERED.sub("", " ".join(item.split())) if isinstance(item, str) else "" for item in items]
+        for item, text, key in zip(items, texts, _match_keys(texts), strict=True):
+            if not isinstance(item, str):
+                yield json.dumps(item, ensure_ascii=False), ["not_text"]
+                continue
+            reasons = [reason for reason, holds in _check(text, key).items() if holds]
+            if key and key in self._keys:
+                reasons.append("repeated")
+            elif self._near & _near_keys(key):
+                reasons.append("near_duplicate")
+            if not reasons:
+                self._add(key)
+            yield text, reasons
+
+    def _add(self, key: str) -> None:
+        self._keys.add(key)
+        self._near |= _near_keys(key)
+
+
+def _check(text: str, key: str) -> dict[str, bool]:
+    words = len(key.split())
+    plain = _TITLES.sub("", text.lower())
+    names = [word for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]{2,}", text) if word not in LANGUAGES]
+    return {
+        "empty": not key,
+        "too_short": 0 < words < 4,
+        "too_long": words > 30 or len(text) > 240,
+        "long_texts": bool(_LONG.search(plain)),
+        "several_things": bool(_SEVERAL.search(text.lower())),
+        "over_specific": bool(_SPECIFIC.search(text)) or bool(names),
+    }
+
+
+def _match_keys(texts: list[str]) -> list[str]:
+    return pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(fold(pl.col("text")))["text"].to_list()
+
+
+def _near_keys(key: str) -> set[str]:
+    """Return the telling words in order of the alphabet, and, of five or more, with each one left out."""
+    words = sorted({word.removesuffix("s") for word in key.split()} - _STOP_WORDS)
+    left_out = [[*words[:at], *words[at + 1 :]] for at in range(len(words))] if len(words) >= 5 else []
+    return {" ".join(some) for some in ([words] if words else []) + left_out}

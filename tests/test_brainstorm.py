@@ -1,0 +1,203 @@
+import dataclasses
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.brainstorm import brainstorm, place_brainstorm
+from flows.stand_in import load_samples
+from tasks.clients import storage, table
+from tasks.core.brainstorming import PERSONAS, TOPICS, Brainstorm, BrainstormRecipe, request_lists
+from tasks.core.errors import UsageError
+from tasks.core.linting import Linter
+from tasks.core.parsing import parse_list
+from tests.model_server import ModelServer, answer, completion, good_text
+from tests.orders import ORDER
+
+RECIPE = BrainstormRecipe(model_name="openai/x")
+WISH = Brainstorm(
+    order=dataclasses.replace(ORDER, recipe=RECIPE), wanted=100, topics=(), category="text-matching-short"
+)
+
+LISTS = {
+    '["a", "b"]': ["a", "b"],
+    '```json\n["a"]\n```': ["a"],
+    'Here they are: ["a"]. Enjoy!': ["a"],
+    '["a", "b",]': ["a", "b"],
+    "['a', \"it's\"]": ["a", "it's"],
+    '{"tasks": ["a"]}': ["a"],
+    "[]": [],
+    '["a", "b"': None,
+    '["a"] or ["b"]': None,
+    "1. a\n2. b": None,
+    '{"one": ["a"], "two": ["b"]}': None,
+    "[__import__('os').getcwd()]": None,
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_list_is_read_without_inventing_anything(text: str) -> None:
+    assert parse_list(text) == LISTS[text]
+
+
+FAULTS: dict[str, tuple[Any, list[str]]] = {
+    "good": ("Given a recipe title, find the ingredient that it needs most.", []),
+    "numbered": ("12) Given a recipe title, find the ingredient that it needs most.", []),
+    "a title is short": ("Given a book title, find its author.", []),
+    "so is a headline of an article": ("Match the headline of an article with a second one.", []),
+    "a language is no name": ("Match a word with its French translation.", []),
+    "a number": (7, ["not_text"]),
+    "a list": (["x"], ["not_text"]),
+    "nothing": ("  ", ["empty"]),
+    "numbered nothing": ("3. ", ["too_short"]),
+    "three words": ("Match two things.", ["too_short"]),
+    "31 words": ("Match " + "word " * 30, ["too_long"]),
+    "a document": ("Match a news article with its author's next thought.", ["long_texts"]),
+    "a summary": ("Given a long text, retrieve its best summary.", ["long_texts"]),
+    "two things": ("Find a word and then list all its meanings.", ["several_things"]),
+    "two sentences": ("Match a dish with a wine. The wine is dry.", ["several_things"]),
+    "a year": ("Match a song of 1987 with its singer.", ["over_specific"]),
+    "a name": ("Given a question about Napoleon, find the answer.", ["over_specific"]),
+    "a quotation": ("Find who would say “never again” in a dispute.", ["over_specific"]),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_wrong_with_a_description_has_a_reason(name: str) -> None:
+    item, reasons = FAULTS[name]
+    assert [found for _, found in Linter().judge([item])] == [reasons]
+
+
+def test_a_number_in_front_is_taken_off() -> None:
+    assert next(Linter().judge([FAULTS["numbered"][0]]))[0] == FAULTS["good"][0]
+
+
+def test_a_description_that_was_seen_is_no_new_one_in_other_words_either() -> None:
+    linter = Linter()
+    assert linter.remember(["Match a dish with a fitting wine.", "match a DISH with a fitting wine", ""]) == 2
+    found = linter.judge(
+        [
+            *(
+                "MATCH a dish with a fitting wine!",
+                "Given a dish, find the fitting wines.",
+                "Match a cheese with bread.",
+            ),
+            *("match a cheese with bread", "For a dish find one fitting wine."),
+        ]
+    )
+    assert [reasons for _, reasons in found] == [["repeated"], ["near_duplicate"], [], ["repeated"], ["near_duplicate"]]
+
+
+def test_nobody_would_turn_down_the_sample_descriptions() -> None:
+    assert [text for text, reasons in Linter().judge(list(load_samples())) if reasons] == []
+
+
+def test_every_topic_comes_once_before_one_comes_again_with_another_persona() -> None:
+    lists = request_lists(WISH, 0, 3 * len(TOPICS))
+    assert {one.topic for one in lists[: len(TOPICS)]} == set(TOPICS)
+    assert len({(one.topic, one.persona) for one in lists}) == len({one.key for one in lists}) == 3 * len(TOPICS)
+    assert {one.persona for one in lists} == set(PERSONAS)
+    assert request_lists(WISH, 5, 2) == lists[5:7]
+    other = dataclasses.replace(
+        WISH, topics=("tea", "rain"), order=dataclasses.replace(ORDER, recipe=dataclasses.replace(RECIPE, seed=1))
+    )
+    assert {one.topic for one in request_lists(other, 0, 2)} == {"tea", "rain"}
+    assert {one.key for one in request_lists(other, 0, 9)}.isdisjoint(one.key for one in lists)
+
+
+@pytest.mark.parametrize("changes", [{"model_name": ""}, {"destination": "gs://x/y"}, {"topics": ["tea", " "]}])
+def test_a_brainstorm_that_cannot_be_right_is_refused(changes: dict[str, Any]) -> None:
+    given: dict[str, Any] = {
+        "destination": "s3://bucket/out",
+        "model_name": "openai/x",
+        "topics": [],
+    }
+    settings = {"temperature": 1.0, "top_p": 1.0, "seed": 1, "model_revision": "", "api_base": "", "concurrency": 4}
+    with pytest.raises(UsageError):
+        place_brainstorm(descriptions=5, category="text-matching-short", **{**given, **settings, **changes})
+
+
+SUBJECTS = ("tea", "rain", "paint", "bread", "coral", "timber", "wool", "glass", "copper", "honey", "maize", "salt")
+WORDS = [f"Match a {one} with the {two} {three} it suits." for one, two, three in itertools.combinations(SUBJECTS, 3)]
+
+
+COUNT = itertools.count()
+
+
+def lister(request: web.Request, sent: dict[str, Any]) -> web.Response:
+    """Answer with a list or a pair, as asked; every list has twenty descriptions of its own and two bad ones."""
+    prompt = sent["messages"][0]["content"]
+    if not prompt.startswith("Make up"):
+        return web.json_response(completion(good_text(f"{prompt}{next(COUNT)}")))
+    some = random.Random(prompt).sample(WORDS, 18)
+    return web.json_response(completion(json.dumps([*some, 7, "Match a book with its summary."])))
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[Start]:
+    model_server.default = lister
+
+    def run(**options: Any) -> Any:
+        given = {"destination": f"{bucket}/out", "model_name": "openai/x", "api_base": model_server.api_base}
+        return brainstorm(**{**given, **options})
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield run
+
+
+def rows_under(uri: str) -> list[dict[str, Any]]:
+    objects = storage.list_objects(uri)
+    return [json.loads(line) for item in objects for line in storage.read_bytes(item.uri).decode().splitlines()]
+
+
+def test_descriptions_come_out_of_nothing_and_more_cost_only_the_difference(
+    start: Start, bucket: str, model_server: ModelServer
+) -> None:
+    first = start(descriptions=30)
+    rows = rows_under(f"{bucket}/out/tasks")
+    assert (first.total, first.added, first.stopped) == (30, 30, "enough")
+    assert first.paid == first.lists == len(model_server.prompts)
+    assert len({row["task"] for row in rows}) == 30
+    assert set(rows[0]) == {"task", "model_name", "category", "topic", "persona"}
+    turned_down = rows_under(first.rejected_uri)
+    assert len(turned_down) == first.rejected
+    assert {"not_text", "long_texts"} <= set(first.reasons)
+    assert all(row["reasons"] for row in turned_down)
+    again = start(descriptions=30)
+    assert (again.lists, again.paid, again.before, again.added) == (0, 0, 30, 0)
+    more = start(descriptions=40)
+    assert (more.before, more.total, more.paid) == (30, 40, 0)
+    assert [row["task"] for row in rows_under(f"{bucket}/out/tasks")][:30] == [row["task"] for row in rows]
+
+
+def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: str, model_server: ModelServer) -> None:
+    model_server.default = answer(json.dumps(WORDS[:20:3]))
+    report = start(descriptions=100)
+    assert (report.stopped, report.total) == ("little new", report.added)
+    assert 0 < report.added <= 7
+    assert [one.new for one in report.rounds] == [report.added, 0] or [one.new for one in report.rounds] == [
+        report.added
+    ]
+    model_server.default = answer("no list")
+    silent = start(descriptions=100, seed=1)
+    assert (silent.added, silent.reasons, silent.stopped) == (0, {"not_a_list": silent.lists}, "little new")
+
+
+def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: str) -> None:
+    report = start(descriptions=25, then_generate=True, pairs_per_task=2)
+    assert (report.source, report.accepted, report.published) == (f"{bucket}/out/tasks", 50, True)
+    pairs = table.scan(table.open_table(f"{bucket}/out/pairs"))
+    assert pairs is not None
+    found = pairs.select("task", "model_name", "model_name_source", "topic", "persona", "category").collect()
+    assert (found.height, found.null_count().sum_horizontal().item()) == (50, 0)
+    order = [row["task"] for row in rows_under(f"{bucket}/out/tasks")]
+    assert sorted(found["task"].unique()) == sorted(order)
