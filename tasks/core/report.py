@@ -109,7 +109,7 @@ class RunReport(BaseModel):
 
 
 class ListRound(BaseModel):
-    """One round of brainstorming: lists, descriptions in them, and those of them that were good and in no list before."""
+    """One round: lists, descriptions in them, and those of these that were good and in no list before."""
 
     lists: int
     items: int
