@@ -98,6 +98,8 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
     )
     served = find_served(pairs, numbers, {*order.languages, *found.languages}, order)
     judged = find_judged(pairs, rejected, numbers, served, order)
+    descriptions = numbers["number"].n_unique() if found.languages else numbers.height
+    del numbers  # the one thing here that grows with the source
     wanted = already_served = 0
     used, given_up = [pl.DataFrame(schema=USED)], _GivenUp()
     for frame in found.frames(order.limit):
@@ -109,7 +111,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
             given_up.add(planned.given_up)
     before = pl.concat(used)
     plan = Plan(
-        descriptions=numbers["number"].n_unique() if found.languages else numbers.height,
+        descriptions=descriptions,
         blank=found.blank,
         repeated=found.repeated,
         unknown_languages=dict(found.unknown_languages.most_common(UNKNOWN_LANGUAGES)),

@@ -228,7 +228,8 @@ def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
         empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
         return empty.join(wanted, on="request_key")
     known = storage.scan_frames(segments, include_file_paths="segment")
-    return known.join(wanted, on="request_key")
+    # The journal is the larger side, whatever polars guesses: it streams past the plan's keys.
+    return known.join(wanted, on="request_key", build_side="force_right")
 
 
 def keep_earliest(completions: pl.DataFrame) -> pl.DataFrame:

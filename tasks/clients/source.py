@@ -12,8 +12,8 @@ from tasks.core.errors import SourceError
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")
 COMPRESSIONS = (".gz", ".zst")
-BATCH_ROWS = 50_000
-PIECE_BYTES = 8 << 20
+BATCH_ROWS = 20_000
+PIECE_BYTES = 2 << 20
 
 
 def source_format(uri: str) -> str | None:

@@ -11,7 +11,7 @@ from tasks.core.languages import LANGUAGES, find_language, mix_shares
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, hash_descriptions, normalise_description, request_keys
 
-EXPANDED_ROWS = 50_000
+EXPANDED_ROWS = 20_000
 
 # What a destination holds of one description (by its number) and language.
 SERVED: Schema = {"number": pl.Int128, "language": pl.String, "pairs": pl.Int64}
