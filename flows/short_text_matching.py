@@ -50,6 +50,7 @@ def generate_short_text_pairs(
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
     max_rejected_share: of.Share = 0.5,
+    max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
     limit: of.Count = 0,
@@ -85,6 +86,8 @@ def generate_short_text_pairs(
         input_cost_per_token: US dollars an input token. 0: litellm's own price.
         output_cost_per_token: US dollars an output token. 0: litellm's own price.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
+        max_drift: Publish nothing that differs more than this from the partition before, in acceptance,
+            duplicates, languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: Another seed asks for fresh completions; the same one asks for the same again.
         limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.

@@ -17,9 +17,13 @@ from tasks.core.columns import TEXTS, with_missing
 from tasks.core.duplicates import KEYS
 from tasks.core.errors import RejectedError, StorageError
 from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
-from tasks.core.report import RunReport, headline
+from tasks.core.markdown import report_markdown
+from tasks.core.page import report_page
+from tasks.core.profile import profile_rows
+from tasks.core.report import Drift, RunReport, headline
 from tasks.core.requests import Order, Plan, Shard
 from tasks.core.summary import summarise
+from tasks.describe import describe
 from tasks.policy import is_transient
 from tasks.progress import progress
 
@@ -55,7 +59,8 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         The report, as written to runs/.
 
     Raises:
-        RejectedError: More rows were rejected than `max_rejected_share`; nothing is published.
+        RejectedError: More rows were rejected than `max_rejected_share`, or they differ more from the
+            partition before than `max_drift`; nothing is published.
         StorageError: A table does not take the commit.
     """
     progress.begin("load")
@@ -64,15 +69,20 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
     judged = storage.scan_frames([shard.uri for shard in shards])
     if order.limit:
         decided = decide(order, judged, table.open_table(order.layout.pairs))
-        report = _report(order, summarise(order, plan, decided, shards), _Published(), published=False)
+        figures = summarise(order, plan, decided, shards) | {"profile": profile_rows(decided)}
+        report = _report(order, figures, _Published(), published=False)
         storage.delete_prefix(order.staging)
         return report
     with hold_lease(order.layout.lease, order.run_id) as lease:
         before = publishing.begin(order.layout, order.partition, order.run_id, _mark(order))
         decided = relate(decide(order, judged, before.pairs), *_published(order, before.pairs))
-        figures = summarise(order, plan, decided, shards)
+        figures = summarise(order, plan, decided, shards) | describe(order, decided, before.pairs, before.rejected)
         if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
+        drift: Drift | None = figures["drift"]
+        if figures["judged"] >= ENOUGH_ROWS and drift is not None and drift.worst.drift > order.max_drift:
+            _report(order, figures, _now_published(order), published=False)
+            raise _too_different(drift, order)
         if not before.done:
             _commit(order, plan, decided, before, lease)
     report = _report(order, figures, _now_published(order), published=True)
@@ -148,7 +158,18 @@ def _report(order: Order, figures: dict[str, Any], now: _Published, *, published
         seconds=round((finished_at - order.started_at).total_seconds(), 3),
     )
     storage.write_bytes(order.layout.report(order.run_id), report.model_dump_json(indent=1).encode())
+    storage.write_bytes(order.layout.report_page(order.run_id, "html"), report_page(report).encode())
+    storage.write_bytes(order.layout.report_page(order.run_id, "md"), report_markdown(report).encode())
     return report
+
+
+def _too_different(drift: Drift, order: Order) -> RejectedError:
+    worst = drift.worst
+    return RejectedError(
+        f"{worst.name.capitalize()} differ by {worst.drift:.0%} from {drift.partition}, above the allowed "
+        f"{order.max_drift:.0%}. Nothing was published; every paid completion is kept. Read "
+        f"{order.layout.report_page(order.run_id, 'html')}, then raise --max-drift or mend the source, and run again."
+    )
 
 
 def _too_many_rejected(report: RunReport, order: Order) -> RejectedError:

@@ -60,7 +60,7 @@ def new_model(texts: list[str]) -> Any:
     """Return a static embedding model that knows the words of `texts` and nothing of their meaning."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import StaticEmbedding
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     torch.manual_seed(0)

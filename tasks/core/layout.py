@@ -104,3 +104,7 @@ class Layout:
     def export(self, version: str) -> str:
         """The prefix of one immutable export."""
         return f"{self.destination}/exports/{version}"
+
+    def report_page(self, run_id: str, ending: str) -> str:
+        """The report of one run for a person: html or md."""
+        return f"{self.destination}/runs/{run_id}.{ending}"

@@ -58,10 +58,32 @@ def report_markdown(report: RunReport) -> str:
             for name, one in report.by_language.items()
         ]
         parts += ["### Languages", table(["Language", "Accepted", "Rejected", "Missing"], figures)]
-    if report.samples:
-        pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in report.samples]
+    if report.drift is not None:
+        measures = [
+            [one.name, _percent(one.before), _percent(one.now), _percent(one.drift)] for one in report.drift.measures
+        ]
+        parts += [f"### Beside {report.drift.partition}", table(["", "Before", "Now", "Drift"], measures)]
+    if report.changes is not None:
+        changed = [
+            [kind, escape(reason), f"{rows:,}"]
+            for kind, counts in (
+                ("accepted", report.changes.newly_accepted),
+                ("rejected", report.changes.newly_rejected),
+            )
+            for reason, rows in counts.items()
+        ]
+        parts += ["### What judging again changed", f"{report.changes.as_before:,} rows are judged as before."]
+        if changed:
+            parts.append(table(["Now", "Reason", "Rows"], changed))
+    samples = report.profile.pairs_to_read if report.profile is not None else report.samples
+    if samples:
+        pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in samples]
         parts += ["### Sample pairs", table(["Task description", "Input", "Positive document"], pairs)]
     return "\n\n".join(parts) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

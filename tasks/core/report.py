@@ -40,6 +40,60 @@ class SamplePair(BaseModel):
     positive_document: str
 
 
+class Profile(BaseModel):
+    """What judged rows look like; shares are of rows, from 0 to 1.
+
+    `lengths` are shares by characters (the lower end of each step), `distinct` is
+    distinct-1 and distinct-2 of `distinct_texts` texts, `openings` counts accepted rows by
+    their first words where many begin alike, `group_sizes` counts groups by their pairs.
+    """
+
+    accepted_share: float
+    duplicate_share: float
+    languages: dict[str, float]
+    lengths: dict[str, dict[int, float]]
+    distinct: dict[str, list[float]] = {}
+    distinct_texts: int = 0
+    openings: dict[str, dict[str, int]] = {}
+    group_sizes: dict[int, int] = {}
+    examples: dict[str, list[dict[str, str | None]]] = {}
+    pairs_to_read: list[SamplePair] = []
+
+
+class Measure(BaseModel):
+    """One comparison: two shares, or the share of rows that moved where there is no one share."""
+
+    name: str
+    before: float | None = None
+    now: float | None = None
+    moved: float = 0.0
+
+    @property
+    def drift(self) -> float:
+        """The difference, from 0 to 1."""
+        return self.moved if self.before is None or self.now is None else abs(self.now - self.before)
+
+
+class Drift(BaseModel):
+    """How a partition differs from `partition`, the one published before it."""
+
+    partition: str
+    measures: list[Measure]
+
+    @property
+    def worst(self) -> Measure:
+        """The measure that differs most."""
+        return max(self.measures, key=lambda measure: measure.drift)
+
+
+class Changes(BaseModel):
+    """What judging a partition again changed, in rows of requests that were published before."""
+
+    newly_accepted: dict[str, int]
+    newly_rejected: dict[str, int]
+    as_before: int
+
+
 class RunReport(BaseModel):
     """One run.
 
@@ -54,7 +108,9 @@ class RunReport(BaseModel):
     `shortfall_reasons` the same by main reason and `shortfalls` the first descriptions
     they belong to; `given_up` counts descriptions x languages whose attempts were used
     up before this run, so that it asked nothing for them. `files` are the URIs of the
-    partition's Parquet files, empty where nothing is published.
+    partition's Parquet files, empty where nothing is published. `profile` describes the
+    judged rows, `drift` compares them with the partition before, and `changes` with what a
+    redo replaces; each is null where there is nothing to describe or compare.
     """
 
     run_id: str
@@ -106,6 +162,9 @@ class RunReport(BaseModel):
     samples: list[SamplePair]
     objects: list[dict[str, str | int]]
     source_changes: list[str]
+    profile: Profile | None = None
+    drift: Drift | None = None
+    changes: Changes | None = None
 
 
 class ListRound(BaseModel):

@@ -72,6 +72,7 @@ class Order:
     api_base: str
     concurrency: int
     max_rejected_share: float
+    max_drift: float = 1.0
     reject_flagged: Sequence[RowFlag] = ()
     limit: int
     requests_per_minute: int = 0

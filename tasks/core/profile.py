@@ -1,0 +1,167 @@
+"""What the judged rows of a partition look like, beside the partition before and the judgement before."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from tasks.core.columns import TEXTS
+from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
+from tasks.core.keys import fold
+from tasks.core.report import Changes, Drift, Measure, Profile, SamplePair
+
+EXAMPLES, PAIRS_TO_READ, OPENINGS = 3, 20, 5
+# distinct-n falls with the number of texts, so it is compared at this one only.
+DISTINCT_TEXTS = 1_000
+LENGTH_STEP, LONGEST = 10, 400
+OPENING_WORDS = 3
+# An opening is repeated from this share of the texts on, and this many of them.
+OPENING_SHARE, OPENING_ROWS = 0.01, 5
+
+_ACCEPTED = pl.col("reasons").list.len() == 0
+_EXAMPLE = ("language", "input", "positive_document", "text")
+
+
+def profile_rows(judged: pl.LazyFrame) -> Profile:
+    """Describe judged rows, as reject_duplicates and relate return them."""
+    accepted = judged.filter(_ACCEPTED)
+    examples = (
+        judged.select(pl.col("reasons"), example=pl.struct(*_EXAMPLE))
+        .explode("reasons", empty_as_null=False)
+        .group_by("reasons")
+        .agg(pl.col("example").head(EXAMPLES))
+    )
+    groups = accepted.filter(pl.col("group_id").is_not_null()).group_by("group_id").agg(size=pl.len())
+    # The request's key is a hash: its order is a draw, and the same one each time.
+    drawn = accepted.sort("request_key").select(*_EXAMPLE[:3], "task").head(DISTINCT_TEXTS)
+    asked: list[pl.LazyFrame] = [
+        examples,
+        groups.group_by("size").agg(groups=pl.len()).sort("size"),
+        drawn,
+        *(_lengths(accepted, name) for name in TEXTS),
+        *(_openings(accepted, name) for name in TEXTS),
+        accepted.group_by("language").agg(rows=pl.len()).sort("rows", "language", descending=[True, False]),
+        judged.select(pl.len(), accepted=_ACCEPTED.sum(), repeated=_repeated().sum()),
+    ]
+    found = pl.collect_all(asked, engine="streaming")
+    texts = found[2]
+    total, good, repeated = found[-1].row(0)
+    return Profile(
+        examples=dict(found[0].sort("reasons").iter_rows()),
+        group_sizes=dict(found[1].iter_rows()),
+        distinct={name: _distinct(texts[name]) for name in TEXTS},
+        distinct_texts=texts.height,
+        lengths={name: _shares(found[3 + place]) for place, name in enumerate(TEXTS)},
+        openings={name: _repeated_openings(found[5 + place], good) for place, name in enumerate(TEXTS)},
+        languages=_shares(found[7]),
+        accepted_share=good / total if total else 0.0,
+        duplicate_share=repeated / total if total else 0.0,
+        pairs_to_read=[SamplePair(**row) for row in texts.head(PAIRS_TO_READ).to_dicts()],
+    )
+
+
+def profile_published(pairs: pl.LazyFrame, rejected: pl.LazyFrame | None) -> Profile:
+    """Describe what is published of a partition, in what two partitions are compared by."""
+    asked = [
+        *(_lengths(pairs, name) for name in TEXTS),
+        pairs.group_by("language").agg(rows=pl.len()),
+        pairs.select(pl.len()),
+        *([] if rejected is None else [rejected.select(pl.len(), repeated=_repeated().sum())]),
+    ]
+    found = pl.collect_all(asked, engine="streaming")
+    good = found[3].item()
+    bad, repeated = found[4].row(0) if len(found) > 4 else (0, 0)
+    return Profile(
+        lengths={name: _shares(found[place]) for place, name in enumerate(TEXTS)},
+        languages=_shares(found[2]),
+        accepted_share=good / (good + bad) if good + bad else 0.0,
+        duplicate_share=repeated / (good + bad) if good + bad else 0.0,
+    )
+
+
+def measure_drift(partition: str, before: Profile, now: Profile) -> Drift:
+    """Compare two partitions in shares from 0 (the same) to 1.
+
+    Acceptance and duplicates by the difference of their shares; languages and
+    lengths by the share of rows that would have to move (total variation).
+    """
+    moved = {
+        "languages": _variation(before.languages, now.languages),
+        **{f"length of {name}": _variation(before.lengths[name], now.lengths[name]) for name in TEXTS},
+    }
+    measures = [
+        Measure(name="accepted", before=before.accepted_share, now=now.accepted_share),
+        Measure(name="duplicates", before=before.duplicate_share, now=now.duplicate_share),
+        *(Measure(name=name, moved=share) for name, share in moved.items()),
+    ]
+    return Drift(partition=partition, measures=measures)
+
+
+def find_changes(judged: pl.LazyFrame, pairs: pl.LazyFrame, rejected: pl.LazyFrame | None) -> Changes:
+    """Compare a judgement with what was published of the same requests before.
+
+    Newly accepted ones are counted by the first reason they were rejected for,
+    newly rejected ones by the first reason that they are rejected for now.
+    """
+    before = [pairs.select("request_key", was=pl.lit(None, pl.String))]
+    if rejected is not None:
+        before.append(rejected.select("request_key", was=pl.col("reasons").list.first()))
+    now = judged.select("request_key", now=pl.col("reasons").list.first())
+    both = now.join(pl.concat(before), on="request_key", how="inner")
+    counted = both.group_by("was", "now").agg(rows=pl.len()).sort("rows", descending=True).collect(engine="streaming")
+    accepted: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    same = 0
+    for was, is_now, rows in counted.iter_rows():
+        if (was is None) == (is_now is None):
+            same += rows
+        elif is_now is None:
+            accepted[was] = rows + accepted.get(was, 0)
+        else:
+            refused[is_now] = rows + refused.get(is_now, 0)
+    return Changes(newly_accepted=accepted, newly_rejected=refused, as_before=same)
+
+
+def _repeated() -> pl.Expr:
+    return pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
+
+
+def _lengths(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    step = pl.min_horizontal(pl.col(name).str.len_chars().cast(pl.Int64), LONGEST) // LENGTH_STEP * LENGTH_STEP
+    return rows.group_by(length=step).agg(rows=pl.len()).sort("length")
+
+
+def _openings(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    words = fold(pl.col(name)).str.split(" ")
+    counted = (
+        rows.select(words=words)
+        .filter(pl.col("words").list.len() > OPENING_WORDS)
+        .group_by(opening=pl.col("words").list.head(OPENING_WORDS).list.join(" "))
+        .agg(rows=pl.len())
+    )
+    return counted.sort("rows", "opening", descending=[True, False]).head(OPENINGS)
+
+
+def _repeated_openings(found: pl.DataFrame, accepted: int) -> dict[str, int]:
+    often = max(OPENING_ROWS, OPENING_SHARE * accepted)
+    return dict(found.filter(pl.col("rows") >= often).iter_rows())
+
+
+def _shares(counted: pl.DataFrame) -> dict[Any, float]:
+    total = counted["rows"].sum()
+    return {key: rows / total for key, rows in counted.iter_rows() if key is not None}
+
+
+def _variation(before: dict[Any, float], now: dict[Any, float]) -> float:
+    return sum(abs(before.get(key, 0.0) - now.get(key, 0.0)) for key in before.keys() | now.keys()) / 2
+
+
+def _distinct(texts: pl.Series) -> list[float]:
+    """Return distinct-1 and distinct-2: distinct words, and pairs of words, a word or pair."""
+    folded = texts.to_frame("text").select(fold(pl.col("text"))).to_series()
+    return [_distinct_share([text.split() for text in folded], size) for size in (1, 2)]
+
+
+def _distinct_share(texts: Sequence[Sequence[str]], size: int) -> float:
+    found = [tuple(words[at : at + size]) for words in texts for at in range(len(words) - size + 1)]
+    return len(set(found)) / len(found) if found else 0.0

@@ -1,0 +1,30 @@
+"""Describes what a run is about to publish, beside what was published before."""
+
+from typing import Any
+
+import polars as pl
+
+from tasks.clients import table
+from tasks.core.profile import find_changes, measure_drift, profile_published, profile_rows
+from tasks.core.requests import Order
+
+
+def describe(order: Order, decided: pl.LazyFrame, pairs: table.Table, rejected: table.Table) -> dict[str, Any]:
+    """Return the fields profile, drift and changes of the report.
+
+    Args:
+        order: The run.
+        decided: Its judged rows with all that is decided of them.
+        pairs: The pairs table as it was before.
+        rejected: The rejected table as it was before.
+    """
+    profile = profile_rows(decided)
+    drift = changes = None
+    day = max((day for day in table.published_partitions(pairs) if day < order.partition), default="")
+    before = table.scan(pairs, day) if day else None
+    if before is not None:
+        drift = measure_drift(day, profile_published(before, table.scan(rejected, day)), profile)
+    replaced = table.scan(pairs, order.partition)
+    if order.on_published == "redo" and replaced is not None:
+        changes = find_changes(decided, replaced, table.scan(rejected, order.partition))
+    return {"profile": profile, "drift": drift, "changes": changes}

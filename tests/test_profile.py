@@ -1,0 +1,205 @@
+"""What the report says of the rows, beside the day before and the judgement before."""
+
+import hashlib
+import json
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from tasks.core.columns import COMPLETIONS, REQUESTS
+from tasks.core.judging import judge_completions, reject_duplicates, relate
+from tasks.core.markdown import report_markdown
+from tasks.core.page import report_page
+from tasks.core.profile import find_changes, measure_drift, profile_published, profile_rows
+from tasks.core.report import Changes, Profile, RunReport
+from tests.orders import ORDER, report_figures
+from tests.test_detection import labelled
+
+
+def judged(texts: list[str], languages: list[str] | None = None) -> pl.LazyFrame:
+    """Judge these replies as one partition."""
+    rows = len(texts)
+    given = {
+        "plan_row": range(rows),
+        "request_key": [hashlib.blake2b(str(row).encode(), digest_size=16).hexdigest() for row in range(rows)],
+        "task": ["match a thing with its name"] * rows,
+        "language": languages or ["English"] * rows,
+        "text": texts,
+        "finish_reason": ["stop"] * rows,
+    }
+    schema = REQUESTS | COMPLETIONS
+    columns = {name: given.get(name, [None] * rows) for name in schema}
+    frame = pl.DataFrame(columns, schema=schema).with_columns(cached=pl.lit(value=False))
+    return relate(reject_duplicates(judge_completions(frame.lazy(), ORDER).lazy()), None, None)
+
+
+def pair(one: str, other: str) -> str:
+    return json.dumps({"input": one, "positive_document": other}, ensure_ascii=False)
+
+
+TEXT = (
+    "copper lantern harbour village teacher orchard blanket mountain kitchen station garden bicycle library curtain "
+    "bakery captain window forest bridge painter market candle doctor ribbon valley farmer cellar museum ladder pillow "
+    "hammer island jacket kettle mirror needle office pencil rabbit saddle tunnel violin wagon anchor basket button "
+    "carpet donkey engine feather guitar helmet insect jungle kitten lemon magnet napkin oyster parrot"
+)
+WORDS = TEXT.split()
+
+
+def distinct_pairs(count: int, opening: str = "") -> list[str]:
+    """Return pairs of which any two differ in two words of each text, or more."""
+    return [
+        pair(
+            f"{opening}the {WORDS[place]} beside the {WORDS[-1 - place]}",
+            f"our {WORDS[(place + 17) % 60]} stays under a {WORDS[(place + 40) % 60]}",
+        )
+        for place in range(count)
+    ]
+
+
+GOOD = distinct_pairs(30)
+
+
+def test_reasons_have_at_most_three_examples_each() -> None:
+    found = profile_rows(judged([*GOOD, *["no json"] * 5, GOOD[0]])).examples
+    assert {reason: len(examples) for reason, examples in found.items()} == {"unparsable": 3, "duplicate": 1}
+    assert found["unparsable"][0] == {
+        "language": "English",
+        "input": None,
+        "positive_document": None,
+        "text": "no json",
+    }
+
+
+def test_openings_that_many_texts_share_are_named() -> None:
+    found = profile_rows(judged([*distinct_pairs(6, "How do I "), *GOOD[10:]])).openings
+    assert found == {"input": {"how do i": 6}, "positive_document": {}}
+    few = profile_rows(judged([*distinct_pairs(4, "How do I "), *GOOD[10:]])).openings
+    assert few["input"] == {}
+
+
+def test_distinct_n_falls_when_words_repeat() -> None:
+    many, few = (profile_rows(judged(texts)).distinct["input"] for texts in (GOOD, distinct_pairs(30, "how do i ")))
+    assert few[0] < many[0] <= 1
+    assert few[1] < many[1] <= 1
+
+
+def test_groups_are_counted_by_their_size() -> None:
+    texts = [pair("the very same question", json.loads(one)["positive_document"]) for one in GOOD[:3]]
+    assert profile_rows(judged([*texts, *GOOD[3:]])).group_sizes == {3: 1}
+
+
+def test_the_pairs_to_read_are_drawn_the_same_way_each_time() -> None:
+    rows = judged(distinct_pairs(60))
+    first, again = (profile_rows(frame).pairs_to_read for frame in (rows, rows.collect().reverse().lazy()))
+    assert len(first) == 20
+    assert first == again
+
+
+def halves(rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    accepted = pl.col("reasons").list.len() == 0
+    return rows.filter(accepted), rows.filter(~accepted)
+
+
+def drifts(before: pl.LazyFrame, now: pl.LazyFrame) -> dict[str, float]:
+    measured = measure_drift("2026-01-01", profile_published(*halves(before)), profile_rows(now)).measures
+    return {measure.name: round(measure.drift, 4) for measure in measured}
+
+
+def test_a_partition_does_not_drift_from_itself() -> None:
+    rows = judged([*GOOD, "no json"])
+    assert set(drifts(rows, rows).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("now", "name", "drift"),
+    [
+        ([*GOOD[:15], *["no json"] * 15], "accepted", 0.5),
+        ([*GOOD[:24], *GOOD[:6]], "duplicates", 0.2),
+        ([*distinct_pairs(30, "a far longer opening of a text than all the others have ")], "length of input", 1.0),
+    ],
+)
+def test_drift_is_a_share_from_0_to_1(now: list[str], name: str, drift: float) -> None:
+    assert drifts(judged(GOOD), judged(now))[name] == drift
+
+
+def test_drift_of_languages_is_the_share_of_rows_that_moved() -> None:
+    pairs = [pair(one, other) for _, one, other in labelled()]
+    languages = [name for name, _, _ in labelled()]
+    before = judged(pairs[:40], languages[:40])
+    now = judged(pairs[20:60], languages[20:60])
+    assert 0.3 < drifts(before, now)["languages"] < 0.7
+
+
+def test_judging_again_says_what_it_changed() -> None:
+    before = judged([*GOOD[:10], "no json", "no json"])
+    now = judged([*GOOD[:9], "no json", GOOD[10], "no json"])
+    assert find_changes(now, *halves(before)) == Changes(
+        newly_accepted={"unparsable": 1}, newly_rejected={"unparsable": 1}, as_before=10
+    )
+
+
+class Tags(HTMLParser):
+    """Collects every tag, and checks that they are closed in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.links: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+EVIL = "<script>alert(1)</script> <img src=x onerror=y> & | `x`"
+
+
+def full_report() -> RunReport:
+    texts = [pair(one, other) for _, one, other in labelled()]
+    languages = [name for name, _, _ in labelled()]
+    rows = judged(
+        [*texts, pair(EVIL, "a second text that says other things"), EVIL], [*languages, "English", "English"]
+    )
+    profile = profile_rows(rows)
+    figures = report_figures(reasons={"markup": 1, "unparsable": 1}, source_changes=[f"new: {EVIL}"], model_name=EVIL)
+    drift = measure_drift("2026-01-01", profile, profile)
+    changes = Changes(newly_accepted={"too_long": 3}, newly_rejected={"markup": 1}, as_before=9)
+    return RunReport(**figures).model_copy(update={"profile": profile, "drift": drift, "changes": changes})
+
+
+def test_the_page_is_well_formed_needs_nothing_else_and_escapes_what_others_wrote() -> None:
+    page = report_page(full_report())
+    tags = Tags()
+    tags.feed(page)
+    assert tags.names & {"script", "img", "link", "iframe"} == set()
+    assert tags.links == []
+    assert "http" not in page.replace("https://", "http")[: page.index("<body>")]
+    assert "&lt;script&gt;alert(1)" in page
+    for said in ("too_long", "Beside the day before, 2026-01-01", "20 accepted pairs", "unparsable: 1 example"):
+        assert said in page
+
+
+def test_the_markdown_says_the_same_and_escapes_it() -> None:
+    text = report_markdown(full_report())
+    assert "<script>" not in text
+    for said in ("Beside 2026-01-01", "What judging again changed", "9 rows are judged as before"):
+        assert said in text
+
+
+def test_a_report_of_nothing_has_a_page_too() -> None:
+    empty = dict.fromkeys(("requests", "judged", "accepted", "rejected", "paid", "cached", "shortfall"), 0)
+    page = report_page(RunReport(**report_figures(**empty, reasons={}, by_language={}, published=False)))
+    assert "nothing to do" in page
+
+
+def test_a_profile_survives_json() -> None:
+    profile = profile_rows(judged(GOOD))
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
