@@ -123,4 +123,4 @@ def test_the_lines_of_the_readme_train(folder: Path) -> None:
     names: dict[str, Any] = {}
     exec(lines, names)
     texts = meaningful_pairs(10)[0]
-    assert names["model"].similarity(model.encode(texts), names["model"].encode(texts)).diagonal().min() < 0.999
+    assert (names["model"].encode(texts) != model.encode(texts)).any()
