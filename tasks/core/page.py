@@ -30,8 +30,8 @@ table{border-collapse:collapse;width:100%;font-size:14px}
 th{text-align:start;color:var(--soft);font-weight:600}th,td{padding:5px 10px 5px 0;border-bottom:1px solid var(--line);
 vertical-align:top}tr:last-child>td{border-bottom:0}
 td.n,th.n{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums;width:1%}
-td.name{white-space:nowrap}td.text{overflow-wrap:anywhere;unicode-bidi:plaintext;text-align:start}
-td.bar{width:45%;min-width:120px}
+td.name{white-space:nowrap;width:1%}td.text{overflow-wrap:anywhere;unicode-bidi:plaintext;text-align:start}
+td.bar{min-width:160px}
 .bar i{display:block;height:12px;margin-top:5px;border-radius:3px;background:var(--bar);
 min-width:2px}
 .bar i.bad{background:var(--bad)}
