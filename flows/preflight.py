@@ -156,7 +156,7 @@ def show_estimate(found: Estimate) -> None:
         "blank": found.blank,
     }
     again = found.calls_most - found.calls
-    cost = "price unknown" if found.cost_usd is None else _range(found.cost_usd, lambda one: f"${one:,.2f}")
+    cost = "price unknown" if found.cost_usd is None else _range(found.cost_usd, money)
     rows = [
         (
             "task descriptions",

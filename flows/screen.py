@@ -60,7 +60,7 @@ def _show_bar(ended: threading.Event) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown, step = bar.add_task(SAYS["start"], total=None, rate=""), ""
+        shown, step = bar.add_task(SAYS[progress.step], total=None, rate=""), ""
         while not ended.wait(REFRESH_SECONDS):
             if progress.step != step:
                 step = progress.step
