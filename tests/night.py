@@ -25,7 +25,10 @@ SPOILED = "spoiled"
 
 @dataclass
 class Night:
-    """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder."""
+    """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder.
+
+    `into` is the destination's name, its own unless given.
+    """
 
     bucket: str
     name: str
@@ -33,11 +36,13 @@ class Night:
     model_server: ModelServer
     proxy: S3Proxy
     state: Path
+    day: str = DAY
+    into: str = ""
 
     @property
     def destination(self) -> str:
         """Where the dataset goes."""
-        return f"{self.bucket}/{self.name}"
+        return f"{self.bucket}/{self.into or self.name}"
 
     @property
     def source(self) -> str:
@@ -66,11 +71,16 @@ class Night:
     ) -> Run:
         """Start a run."""
         given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
-        given += ["--api-base", self.model_server.api_base, "--partition", DAY, "--concurrency", str(CONCURRENCY)]
+        given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
         # Once each: two equal prompts are a completion that was paid for twice.
         given += ["--max-attempts-per-pair", "1"]
         ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **(environment or {})}
         return self.zygote.start([*given, *options], ours, limits)
+
+    @property
+    def place(self) -> str:
+        """The destination as the path of S3's requests holds it."""
+        return f"/{self.destination.removeprefix('s3://')}"
 
     def finish(self, *options: str) -> dict[str, Any]:
         """Run to the end and return the report."""

@@ -99,7 +99,7 @@ def arm(run: Run, night: Night, moment: tuple[str, str], draw: random.Random, *,
         night.model_server.default = kill_at(draw.randrange(ROWS // 2), kill, night.model_server.default)
     else:
         text, most = PHASES[phase]
-        text = text.format(place=f"/{night.destination.removeprefix('s3://')}")
+        text = text.format(place=night.place)
         night.proxy.fault(text, cast("Action", action), skip=draw.randint(0, most), times=1, pid=run.pid)
 
 

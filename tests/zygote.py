@@ -19,7 +19,7 @@ from typing import Any, Self
 from flows.servers import ROOT
 
 SHARD_ROWS = 40
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 4.0
 
 
 @dataclass

@@ -37,10 +37,10 @@ class Lease:
         """Check that no other run can have taken the lease over.
 
         Raises:
-            StorageError: One can; this process was stopped or cut off for longer than a term.
+            TransientStorageError: One can; this process was stopped or cut off for longer than a term.
         """
         if time.monotonic() - self._renewed > self.term:
-            raise StorageError(
+            raise storage.TransientStorageError(
                 f"{self.uri} was not renewed for {self.term:g} seconds, so another run may hold it. Run again."
             )
 

@@ -1,0 +1,140 @@
+"""Whole runs beside each other, over a broken network, on a full disk and without permission."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.night import CONCURRENCY, DAY, Night
+from tests.s3_proxy import Action
+from tests.tally import tally
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+ROWS = 80
+OTHER_DAY = "2026-11-02"
+
+
+def check_whole(night: Night, rows: int = ROWS, again: int = 0) -> None:
+    """Check that every description stands in the tables once, and that at most `again` completions were paid twice."""
+    lost, doubled = night.check_rows(rows)
+    tally["rows lost"] += lost
+    tally["rows duplicated"] += doubled
+    assert (lost, doubled) == (0, 0)
+    assert night.paid_twice() <= again
+
+
+def said_once(night: Night, *options: str, **how: dict[str, int]) -> str:
+    """Run into a fault and return the one line of the error, which says that a run goes on, or what to do."""
+    run = night.start(*options, limits=how.get("limits"))
+    assert run.wait() == 1, run.said
+    (line,) = [line for line in run.said.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in run.said
+    return line
+
+
+@pytest.fixture
+def night(nights: Callable[[str], Night]) -> Night:
+    one = nights("out")
+    one.put(0, ROWS)
+    one.serve(0.01)
+    return one
+
+
+def test_two_runs_of_one_partition_pay_once_and_agree(night: Night) -> None:
+    night.serve(0.05)
+    runs = [night.start(), night.start()]
+    assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
+    check_whole(night)
+    assert sorted(run.report["requests"] for run in runs) == [0, ROWS]
+
+
+def test_two_partitions_at_once_both_succeed(night: Night) -> None:
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
+    other.put(ROWS, ROWS)
+    runs = [night.start(), other.start()]
+    assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
+    check_whole(night, 2 * ROWS)
+    assert set(night.rows("pairs")["partition"]) == {DAY, OTHER_DAY}
+
+
+LOST_REPLIES = {
+    "the lease of the source": "PUT {place}/staging/source-",
+    "a plan": "/plan/",
+    "a segment": "PUT {place}/journal/",
+    "judged rows": "/judged/",
+    "the publish lease": "PUT {place}/staging/publish.lease",
+    "a new table": "PUT {place}/rejected/_delta_log/00000000000000000000.json",
+    "the first commit": "PUT {place}/rejected/_delta_log/00000000000000000001.json",
+    "the second commit": "PUT {place}/pairs/_delta_log/00000000000000000001.json",
+    "the report": "PUT {place}/runs/",
+}
+
+
+@pytest.mark.parametrize("what", list(LOST_REPLIES))
+def test_a_write_whose_reply_is_lost_is_recognised(what: str, night: Night) -> None:
+    night.proxy.fault(LOST_REPLIES[what].format(place=night.place), "lose", times=1)
+    night.finish()
+    lost = [seen for seen in night.proxy.seen() if seen["fault"] == "lose"]
+    assert len(lost) == 1
+    tally["faults injected"] += 1
+    check_whole(night)
+
+
+@pytest.mark.parametrize("action", ["reset", "lose", "truncate", "stall"])
+def test_a_hostile_network_to_the_bucket_loses_nothing(action: Action, night: Night) -> None:
+    night.proxy.fault(night.place, action, share=0.1, seconds=1.0)
+    run = night.start()
+    code = run.wait()
+    tally["faults injected"] += sum(seen["fault"] == action for seen in night.proxy.seen())
+    night.proxy.forget()
+    assert code == 0 or (code == 1 and run.said.count("error: ") == 1 and "Traceback" not in run.said), run.said
+    night.finish()
+    check_whole(night, again=CONCURRENCY)
+
+
+@pytest.mark.parametrize("prefix", ["staging/", "journal/", "rejected/", "pairs/", "runs/"])
+def test_a_prefix_that_may_not_be_written_is_named_and_nothing_is_lost(prefix: str, night: Night) -> None:
+    night.proxy.fail(f"PUT {night.place}/{prefix}", 403, "AccessDenied")
+    assert f"/{prefix}" in said_once(night)
+    tally["faults injected"] += 1
+    night.proxy.forget()
+    night.finish()
+    check_whole(night)
+
+
+def test_a_bucket_that_vanishes_is_named_and_nothing_is_lost(night: Night) -> None:
+    bucket = night.bucket.removeprefix("s3://")
+    night.proxy.fault(f"/{bucket}", "error", skip=20, status=404, code="NoSuchBucket")
+    assert bucket in said_once(night)
+    tally["faults injected"] += 1
+    night.proxy.forget()
+    night.finish()
+    check_whole(night, again=CONCURRENCY)
+
+
+def test_a_full_disk_stops_the_run_and_nothing_is_lost(night: Night) -> None:
+    line = said_once(night, limits={"RLIMIT_FSIZE": 12_000})
+    assert "PAIRMILL_STATE" in line
+    tally["faults injected"] += 1
+    paid = len(night.model_server.prompts)
+    assert 0 < paid < ROWS, "it was to stop in the middle"
+    night.finish()
+    check_whole(night, again=CONCURRENCY)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_flushes_and_says_how_to_go_on(number: signal.Signals, code: int, night: Night) -> None:
+    night.serve(0.2)
+    run = night.start()
+    while len(night.model_server.prompts) < ROWS // 4:
+        time.sleep(0.02)
+    os.kill(run.pid, number)
+    assert run.wait() == code
+    assert "run the same command again" in run.said
+    assert list(night.state.rglob("*.jsonl")) == [], "the journal was flushed"
+    night.finish()
+    check_whole(night, again=CONCURRENCY)
