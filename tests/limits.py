@@ -18,6 +18,7 @@ class InFlight:
     def __init__(self, models: ModelServer, limit: int, seconds: float, **headers: str) -> None:
         self.refused_at: list[float] = []
         self.served_at: list[float] = []
+        self.seconds: list[float] = []
         self._models, self._limit, self._seconds = models, limit, seconds
         self._refuse = server.error(429, "too many requests", **headers)
 
@@ -26,9 +27,16 @@ class InFlight:
             self.refused_at.append(time.monotonic())
             refused: web.Response = self._refuse(request, sent)
             return refused
+        began = time.monotonic()
         await asyncio.sleep(self._seconds)
         self.served_at.append(time.monotonic())
+        self.seconds.append(self.served_at[-1] - began)
         return server.good(request, sent)
+
+    def busy(self, first: int) -> float:
+        """Return the share of the places that were in use from the `first` answer on."""
+        elapsed = self.served_at[-1] - self.served_at[first]
+        return sum(self.seconds[first:]) / (elapsed * self._limit)
 
 
 class Window:

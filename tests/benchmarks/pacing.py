@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.pacing
 
-Against servers on loopback that allow 8 calls in flight or so many a second, each
-with a ceiling of 64: calls a second as a share of what the server can give, and
-the share of requests refused. The first half of a run against a server that does
-not say its limits is left out: the limit settles in it.
+Against providers that allow 8 calls in flight or so many a second, each with a
+ceiling of 64: calls a second as a share of what the provider can give, and the
+share of requests refused; first simulated in virtual time, which gives the same
+figures everywhere, then against a server on loopback. The first half of a run
+against one that does not say its limits is left out: the limit settles in it.
 """
 
 import os
@@ -19,9 +20,11 @@ from rich.table import Table
 
 from tasks.clients import llm
 from tasks.clients.calls import ModelClient, Request
+from tasks.clients.pacing import Limiter
 from tasks.clients.rates import Rates
 from tasks.core.errors import PairmillError
 from tasks.core.requests import Recipe
+from tests import providers
 from tests.limits import Bucket, InFlight, Window, openai_headers
 from tests.model_server import ModelServer
 
@@ -60,17 +63,32 @@ def run(models: ModelServer, calls: int, concurrency: int = CEILING, rates: Rate
 
 
 def in_flight(models: ModelServer, calls: int, retry_after: str = "") -> Figures:
-    """Measure a server that allows 8 calls in flight, against 8 calls in flight that it allows."""
-    models.default = InFlight(models, ALLOWED, SECONDS)
-    seconds, _ = run(models, 40 * ALLOWED, ALLOWED)
-    best = 40 * ALLOWED / seconds
+    """Measure how much of a server's 8 places is used, against how much a client of exactly 8 uses."""
+    best = models.default = InFlight(models, ALLOWED, SECONDS)
+    run(models, 40 * ALLOWED, ALLOWED)
     told = {"Retry-After": retry_after} if retry_after else {}
     server = models.default = InFlight(models, ALLOWED, SECONDS, **told)
     _, limit = run(models, calls)
-    settled, last = server.served_at[calls // 2], server.served_at[-1]
-    refused = sum(at > settled for at in server.refused_at)
-    served = calls - calls // 2
-    return Figures(served / (last - settled) / best, refused / (served + refused), limit)
+    half = calls // 2
+    refused = sum(at > server.served_at[half] for at in server.refused_at)
+    return Figures(server.busy(half) / best.busy(ALLOWED), refused / (calls - half + refused), limit)
+
+
+def in_virtual_time(kind: type[providers.Provider], calls: int, retry_after: float | None = None) -> Figures:
+    """Simulate a provider whose calls take 1 s on average, where no machine is slow or busy."""
+
+    async def simulated(clock: providers.Clock) -> Figures:
+        provider = kind(clock)
+        limiter = Limiter(CEILING, clock=clock)
+        await providers.work(provider, limiter, calls, retry_after)
+        half = calls // 2 if kind is providers.InFlight else 0
+        took = provider.served[-1] - provider.served[half]
+        refused = sum(at > provider.served[half] for at in provider.refused)
+        share = (calls - half - provider.burst) / took / provider.rate_allowed
+        return Figures(share, refused / (calls - half + refused), int(limiter.limit))
+
+    figures: Figures = providers.simulate(simulated)
+    return figures
 
 
 def window(models: ModelServer, calls: int, limit: int = 100, seconds: float = 4.0) -> Figures:
@@ -96,6 +114,12 @@ def capped(models: ModelServer, calls: int, requests_per_minute: int = 1500) -> 
     return Figures(share, server.refused / (server.served + server.refused), settled)
 
 
+SIMULATED: dict[str, Callable[[], Figures]] = {
+    "8 in flight, 429 without Retry-After": partial(in_virtual_time, providers.InFlight, 4000),
+    "8 in flight, 429 with Retry-After: 1": partial(in_virtual_time, providers.InFlight, 4000, 1.0),
+    "100 calls in each minute, stated in headers": partial(in_virtual_time, providers.Window, 3000),
+    "5 calls a second refilled, stated in headers": partial(in_virtual_time, providers.Bucket, 3000),
+}
 MEASURES: dict[str, Callable[[ModelServer], Figures]] = {
     "8 in flight, 429 without Retry-After": partial(in_flight, calls=1200),
     "8 in flight, 429 with Retry-After: 1": partial(in_flight, calls=2500, retry_after="1"),
@@ -108,11 +132,16 @@ MEASURES: dict[str, Callable[[ModelServer], Figures]] = {
 def main() -> None:
     """Print the figures."""
     os.environ.setdefault("HOSTED_VLLM_API_KEY", "none")
-    table = Table("server", "of what it can give", "refused", "limit at the end")
+    _show("simulated, in virtual time", SIMULATED)
     with ModelServer() as models:
-        for name, measure in MEASURES.items():
-            figures = measure(models)
-            table.add_row(name, f"{figures.given:.0%}", f"{figures.refused:.1%}", str(figures.limit))
+        _show("a server on loopback", {name: partial(measure, models) for name, measure in MEASURES.items()})
+
+
+def _show(title: str, measures: Mapping[str, Callable[[], Figures]]) -> None:
+    table = Table(title, "of what it can give", "refused", "limit at the end")
+    for name, measure in measures.items():
+        figures = measure()
+        table.add_row(name, f"{figures.given:.0%}", f"{figures.refused:.1%}", str(figures.limit))
     Console().print(table)
 
 
