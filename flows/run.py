@@ -239,8 +239,18 @@ def _run(
 
 def _start(act: Callable[..., Any], parameters: dict[str, Any], server: "Server | None") -> Any:
     if server is not None:
+        if "model_name" in parameters:
+            _import_steps()
         server.wait()
     return act(**parameters)
+
+
+def _import_steps() -> None:
+    """Import what the steps need while Prefect's server starts, which takes longer."""
+    from tasks import extract, generate, load, validate  # noqa: F401, PLC0415
+    from tasks.clients import llm  # noqa: PLC0415
+
+    llm.import_litellm()
 
 
 def _complete(signature: inspect.Signature, parameters: dict[str, Any]) -> dict[str, Any]:
