@@ -27,7 +27,9 @@ SAMPLES = Path(__file__).with_name("samples.jsonl")
 LATENCY_SECONDS = 0.05
 
 _PROMPT = re.compile(
-    re.escape(TEMPLATE).replace(r"\{task\}", "(?P<task>.*?)").replace(r"\{language\}", "(?P<language>.*?)"),
+    re.escape(TEMPLATE).replace(r"\{task\}", "(?P<task>.*?)").replace(r"\{language\}", "(?P<language>.*?)")
+    # Later samples say more.
+    + r"(?:\n\nFor this one example.*)?",
     re.DOTALL,
 )
 _LIST_PROMPT = re.compile(re.escape(LIST_TEMPLATE.partition("{count}")[0]) + r"(?P<count>\d+)")

@@ -121,7 +121,7 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
         rows = _look_up_again(rows, order)
     wanted = rows.filter(~pl.col("cached"))
     if wanted.height:
-        prompts = map(build_prompt, wanted["task"], wanted["language"])
+        prompts = map(build_prompt, wanted["task"], wanted["language"], wanted["sample_index"])
         completions = model().complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
         answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
         rows = pl.concat([rows.filter(pl.col("cached")), answered.select(rows.columns)]).sort("plan_row")

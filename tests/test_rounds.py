@@ -81,6 +81,9 @@ def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     assert first.shortfall == sum(first.shortfall_reasons.values()) == sum(one.missing for one in first.shortfalls)
     assert first.rounds > 1
     assert first.rejected >= 200
+    samples = pl.concat([rows_of(bucket, name).select("sample_index", "variation") for name in ("pairs", "rejected")])
+    assert (samples["variation"].is_null() == (samples["sample_index"] == 0)).all()
+    assert sum(one.accepted + one.rejected for one in first.by_variation.values()) == 6 * (samples["variation"].count())
     per_group = rows_of(bucket).group_by("description_hash", "language").len()["len"]
     assert per_group.sum() == first.accepted
     assert per_group.max() == 2

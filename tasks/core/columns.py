@@ -61,6 +61,7 @@ LINEAGE: Schema = {
     "request_key": pl.String,
     "description_hash": pl.String,
     "sample_index": pl.Int64,
+    "variation": pl.String,
     "prompt_hash": pl.String,
     "model_answered": pl.String,
     "repair_stage": pl.String,

@@ -9,6 +9,7 @@ from tasks.core.parsing import Parsed, parse_pair
 from tasks.core.prompts import PROMPT_HASH
 from tasks.core.requests import Order
 from tasks.core.rules import judge
+from tasks.core.variations import name_variation
 
 DUPLICATE_ELSEWHERE = "duplicate_elsewhere"
 
@@ -33,7 +34,9 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
     ]
     read = pl.DataFrame(parsed, schema=_PARSED, orient="row")
     judged = judge(completions.hstack(read).lazy(), order.reject_flagged).collect(engine="streaming")
+    asked = judged.select("task", "language", "sample_index").iter_rows()
     return judged.drop("problem").with_columns(
+        pl.Series("variation", [name_variation(*row) for row in asked], dtype=pl.String),
         pair_key=pair_key(),
         group_id=pl.lit(None, pl.Int64),
         partition=pl.lit(order.partition),

@@ -58,6 +58,13 @@ def report_markdown(report: RunReport) -> str:
             for name, one in report.by_language.items()
         ]
         parts += ["### Languages", table(["Language", "Accepted", "Rejected", "Missing"], figures)]
+    if report.by_variation:
+        varied = [
+            [escape(value), f"{one.accepted:,}", f"{one.rejected:,}", f"{one.duplicates:,}", _figure(one.distinct_2)]
+            for value, one in report.by_variation.items()
+        ]
+        header = ["Value", "Accepted", "Rejected", "Duplicates", "distinct-2"]
+        parts += ["### Variations of later samples", table(header, varied)]
     if report.drift is not None:
         measures = [
             [one.name, _percent(one.before), _percent(one.now), _percent(one.drift)] for one in report.drift.measures
@@ -80,6 +87,10 @@ def report_markdown(report: RunReport) -> str:
         pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in samples]
         parts += ["### Sample pairs", table(["Task description", "Input", "Positive document"], pairs)]
     return "\n\n".join(parts) + "\n"
+
+
+def _figure(share: float | None) -> str:
+    return "too few pairs" if share is None else f"{share:.3f}"
 
 
 def _percent(share: float | None) -> str:

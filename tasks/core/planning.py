@@ -195,8 +195,9 @@ def _find_used(missing: pl.DataFrame, judged: pl.DataFrame, order: Order) -> pl.
 
 
 def _with_keys(samples: pl.DataFrame, order: Order) -> pl.DataFrame:
-    prompts = map(build_prompt, samples["task"].to_list(), samples["language"].to_list())
-    keys = request_keys(order.recipe, prompts, samples["sample_index"].to_list())
+    indexes = samples["sample_index"].to_list()
+    prompts = map(build_prompt, samples["task"].to_list(), samples["language"].to_list(), indexes)
+    keys = request_keys(order.recipe, prompts, indexes)
     return samples.with_columns(pl.Series("request_key", keys, dtype=pl.String))
 
 

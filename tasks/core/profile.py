@@ -49,7 +49,7 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
     return Profile(
         examples=dict(found[0].sort("reasons").iter_rows()),
         group_sizes=dict(found[1].iter_rows()),
-        distinct={name: _distinct(texts[name]) for name in TEXTS},
+        distinct={name: distinct(texts[name]) for name in TEXTS},
         distinct_texts=texts.height,
         lengths={name: _shares(found[3 + place]) for place, name in enumerate(TEXTS)},
         openings={name: _repeated_openings(found[5 + place], good) for place, name in enumerate(TEXTS)},
@@ -156,7 +156,7 @@ def _variation(before: dict[Any, float], now: dict[Any, float]) -> float:
     return sum(abs(before.get(key, 0.0) - now.get(key, 0.0)) for key in before.keys() | now.keys()) / 2
 
 
-def _distinct(texts: pl.Series) -> list[float]:
+def distinct(texts: pl.Series) -> list[float]:
     """Return distinct-1 and distinct-2: distinct words, and pairs of words, a word or pair."""
     folded = texts.to_frame("text").select(fold(pl.col("text"))).to_series()
     return [_distinct_share([text.split() for text in folded], size) for size in (1, 2)]

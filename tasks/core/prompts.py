@@ -4,9 +4,11 @@ Recipe: arXiv:2401.00368, short-short matching. The wording is our own.
 """
 
 import hashlib
+import json
 from typing import Any
 
 from tasks.core.languages import LANGUAGES
+from tasks.core.variations import AXES, Axes, ask_for_variation
 
 TEMPLATE = """\
 Below is a text matching task. Make up one example of it: a text that somebody \
@@ -43,9 +45,12 @@ RESPONSE_SCHEMA: dict[str, Any] = {
     },
 }
 
-PROMPT_HASH = hashlib.blake2b(TEMPLATE.encode(), digest_size=8).hexdigest()
+PROMPT_HASH = hashlib.blake2b(json.dumps([TEMPLATE, AXES], sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def build_prompt(description: str, language: str) -> str:
+def build_prompt(
+    description: str, language: str, sample_index: int = 0, *, template: str = TEMPLATE, axes: Axes = AXES
+) -> str:
     """Return the text of the user turn that asks for a pair in `language`."""
-    return TEMPLATE.format(task=description, language=LANGUAGES[language].prompt_name)
+    asked = template.format(task=description, language=LANGUAGES[language].prompt_name)
+    return asked + ask_for_variation(description, language, sample_index, axes)

@@ -31,6 +31,19 @@ class GroupFigures(BaseModel):
     largest: int = 0
 
 
+class VariationFigures(BaseModel):
+    """Rows asked for with one value of a variation.
+
+    `distinct_2` is distinct pairs of words a pair of words in 200 pairs, null where there
+    are fewer.
+    """
+
+    accepted: int
+    rejected: int
+    duplicates: int
+    distinct_2: float | None
+
+
 class SamplePair(BaseModel):
     """One accepted pair, as an example."""
 
@@ -150,6 +163,7 @@ class RunReport(BaseModel):
     flags: dict[str, int] = {}
     shared_texts: GroupFigures = GroupFigures()
     by_language: dict[str, LanguageFigures]
+    by_variation: dict[str, VariationFigures] = {}
     input_tokens: int
     output_tokens: int
     cost_usd: float | None

@@ -7,12 +7,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from tasks.core.languages import LANGUAGES
 from tasks.core.layout import Layout
-from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE
+from tasks.core.prompts import RESPONSE_SCHEMA, TEMPLATE, build_prompt
+from tasks.core.variations import AXES
 
 OnPublished = Literal["add", "redo"]
 # The most pairs a task, times the most attempts a pair, that a run can order.
@@ -42,7 +43,7 @@ class Recipe:
     def canonical(self) -> bytes:
         """The recipe as bytes that are equal for equal recipes only."""
         schema = RESPONSE_SCHEMA if self.structured_output else None
-        return json.dumps([TEMPLATE, schema, asdict(self)], sort_keys=True).encode()
+        return json.dumps([TEMPLATE, schema, asdict(self), AXES], sort_keys=True).encode()
 
     @property
     def recipe_id(self) -> str:
@@ -166,9 +167,13 @@ def request_keys(recipe: Recipe, prompts: Iterable[str], sample_indexes: Iterabl
 
 def possible_keys(canonical: bytes, description: str) -> list[str]:
     """Return every key that requests for a description can have under a recipe, whatever their language and sample."""
-    template = json.loads(canonical)[0]
-    prompts = [template.format(task=description, language=language.prompt_name) for language in LANGUAGES.values()]
-    return _keys(canonical, itertools.product(prompts, range(MOST_SAMPLES)))
+    template, _, _, *rest = json.loads(canonical)
+    # A list of descriptions is asked for by its setting, not for a description.
+    if "{task}" not in template:
+        return []
+    build = partial(build_prompt, template=template, axes=rest[0] if rest else {})
+    asked = itertools.product(LANGUAGES, range(MOST_SAMPLES))
+    return _keys(canonical, ((build(description, language, sample), sample) for language, sample in asked))
 
 
 def _keys(canonical: bytes, asked: Iterable[tuple[str, int]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from tasks.core.columns import Schema
+from tasks.core.diversity import measure_variations
 from tasks.core.planning import GROUP
 from tasks.core.report import SamplePair
 from tasks.core.requests import Order, Plan, Shard
@@ -164,6 +165,7 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     samples = judged.filter(accepted).select(*SamplePair.model_fields).gather_every(every).head(SAMPLE_PAIRS)
     return figures | {
         "by_language": {row.pop("language"): row for row in languages.iter_rows(named=True)},
+        "by_variation": measure_variations(judged),
         "reasons": dict(reasons.iter_rows()),
         "flags": dict(flags.iter_rows()),
         "shared_texts": groups.row(0, named=True),
