@@ -18,7 +18,13 @@ def judged(rows: int, *, same: bool = False) -> pl.LazyFrame:
         for row in range(rows)
         for kind in ("a question", "a statement")
     ]
-    plain: dict[str, object] = {"request_key": "p", "variation": None, "reasons": [], "input": "x y", "positive_document": "z"}
+    plain: dict[str, object] = {
+        "request_key": "p",
+        "variation": None,
+        "reasons": [],
+        "input": "x y",
+        "positive_document": "z",
+    }
     return pl.LazyFrame([*varied, plain], schema_overrides={"reasons": pl.List(pl.String)})
 
 
