@@ -15,9 +15,11 @@ from tasks.clients import journal, llm, storage
 from tasks.clients.budget import Budget
 from tasks.clients.calls import ModelClient, Request
 from tasks.clients.lane import open_lane
+from tasks.clients.llm import Reply
 from tasks.clients.rates import Rates
 from tasks.core.columns import COMPLETIONS
 from tasks.core.errors import StoppedError
+from tasks.core.parsing import parse_pair
 from tasks.core.price import Price
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Plan, Shard
@@ -26,6 +28,9 @@ from tasks.progress import progress
 
 # Returns the process's one client, opening it the first time.
 Model = Callable[[], ModelClient]
+
+# Finish reasons of replies that hold no pair whatever their text is.
+UNUSABLE = ("length", "content_filter")
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
                 if closed.is_set():
                     raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
                 if not clients:
-                    clients.append(stack.enter_context(_connect(order)))
+                    clients.append(stack.enter_context(_connect(order, plan)))
                 return clients[0]
 
         if plan.requests > plan.cached:
@@ -64,7 +69,7 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
 
 
 @contextmanager
-def _connect(order: Order) -> Iterator[ModelClient]:
+def _connect(order: Order, plan: Plan) -> Iterator[ModelClient]:
     with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
         lane = open_lane(order.recipe, order.api_base)
         get_run_logger().info("%s lane: %s", lane.name, lane.why)
@@ -76,12 +81,32 @@ def _connect(order: Order) -> Iterator[ModelClient]:
             rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=order.recipe.max_tokens),
             budget=_budget(order),
             price=own_price(order),
+            find_problem=_problem_finder(plan),
         ) as client:
             progress.paid = lambda: client.paid + client.failed
             yield client
         get_run_logger().info("%d calls paid, %d attempts repeated", client.paid, client.retried)
     if record.lost is not None:
         raise record.lost
+
+
+def _problem_finder(plan: Plan) -> Callable[[Reply], str | None]:
+    """Return what says of a run's first replies that no pair came of them.
+
+    Where the destination has judged descriptions of this source before, those left
+    may well be the ones that nothing ever comes of: then nothing is said.
+    """
+    if not plan.requests:
+        return lambda reply: reply.error
+    if plan.already_served or plan.already_rejected:
+        return lambda _: None
+
+    def find_problem(reply: Reply) -> str | None:
+        if reply.error or reply.text is None:
+            return reply.error or "refused"
+        return reply.finish_reason if reply.finish_reason in UNUSABLE else parse_pair(reply.text).problem
+
+    return find_problem
 
 
 def own_price(order: Order) -> Price | None:

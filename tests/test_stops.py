@@ -7,7 +7,7 @@ import pytest
 
 from flows.run import main
 from tasks.clients import storage
-from tests.model_server import ModelServer, error
+from tests.model_server import Behaviour, ModelServer, answer, error
 
 # A reply costs $0.0006 of 200 and 40 tokens.
 PRICE = ["--input-cost-per-token", "0.000001", "--output-cost-per-token", "0.00001"]
@@ -56,3 +56,23 @@ def test_a_refused_key_or_model_costs_one_call_and_is_one_clear_line(
     assert (code, len(model_server.prompts)) == (1, 1)
     assert says in said
     assert "What was paid for is kept: run the same command again to go on." in said
+
+
+SPOILED: dict[str, Behaviour] = {
+    "length": answer("{", finish_reason="length"),
+    "unparsable": answer("no json"),
+    "refused": answer(None),
+    "bad_request": error(400),
+}
+
+
+@pytest.mark.parametrize("reason", list(SPOILED))
+def test_fifty_rejections_for_one_reason_at_the_start_stop_the_run(
+    given: list[str], model_server: ModelServer, capfd: pytest.CaptureFixture[str], reason: str
+) -> None:
+    model_server.default = SPOILED[reason]
+    code, _, said = run([*given, "--concurrency", "4"], capfd)
+    assert code == 1
+    assert f"each of the first 50 requests came to nothing for one reason, {reason}" in said
+    assert "--limit 20" in said
+    assert 50 <= len(model_server.prompts) <= 54

@@ -61,6 +61,7 @@ class ModelClient:
         rates: The pace of calls; heeds what replies say of rate limits.
         budget: What the run may cost, None for no limit.
         price: What a completion's cost is made from, None for what the reply says.
+        find_problem: Says why nothing came of a reply, None for a good one; asked of the first replies only.
         deadline_seconds: Of one whole attempt.
         backoff_seconds: Grows from here, attempt by attempt.
         patience_seconds: Of refusals without one good reply, before the run stops.
@@ -76,6 +77,7 @@ class ModelClient:
         rates: Rates | None = None,
         budget: Budget | None = None,
         price: Price | None = None,
+        find_problem: Callable[[Reply], str | None] = lambda reply: reply.error,
         deadline_seconds: float = CALL_DEADLINE_SECONDS,
         backoff_seconds: float = BACKOFF_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -87,7 +89,7 @@ class ModelClient:
         self._open_call, self._close_call = open_call, close_call
         self._journal = journal
         self._concurrency = concurrency
-        self._budget, self._price = budget, price
+        self._budget, self._price, self._find_problem = budget, price, find_problem
         self._limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
         self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
         self._breaker = Breaker()
@@ -257,7 +259,8 @@ class ModelClient:
                     tries.failures += 1
                     if tries.failures == ATTEMPTS:
                         return self._give_up(place, tries, fault)
-                    tries.pause = max(fault.retry_after or 0.0, self._pause(tries.failures))
+                    asked = min(fault.retry_after or 0.0, self._patience)
+                    tries.pause = max(asked, self._pause(tries.failures))
             self.retried += 1
             return None
         self._limiter.succeeded(place)
@@ -316,22 +319,24 @@ class ModelClient:
         """Write the reply down, then count it."""
         completion = _completion(reply, place, tries.failures + 1, tries.throttles)
         self._journal.append(request.key, completion)
-        refused = reply.error if reply.error not in (None, "no_choices") else None
-        self.paid += refused is None
-        self.failed += refused is not None
-        self._trip(refused, reply.error or "")
+        refused = reply.error not in (None, "no_choices")
+        self.paid += not refused
+        self.failed += refused
+        problem = self._find_problem(reply) if self._breaker.at_start else None
+        self._trip(problem or "", problem=problem)
         return completion
 
     def _give_up(self, place: Place, tries: "_Tries", fault: CallFault) -> dict[str, Any]:
         """A call that failed for good today; not in the journal, since a later try may mend it."""
         self.failed += 1
-        self._trip(CALL_FAILED, fault.message)
+        self._trip(fault.message, failed=True, problem=CALL_FAILED)
         return _completion(_nothing(CALL_FAILED), place, tries.failures, tries.throttles)
 
-    def _trip(self, failure: str | None, message: str) -> None:
-        why = self._breaker.note(failure)
+    def _trip(self, last: str, *, failed: bool = False, problem: str | None) -> None:
+        why = self._breaker.note(failed=failed, problem=problem)
         if why:
-            raise StoppedError(f"Stopped, since {why} (last: {message}). {RESUME}")
+            hint = "" if failed else " Look at a few with --limit 20, and change the model or its parameters."
+            raise StoppedError(f"Stopped, since {why} (last: {last}).{hint} {RESUME}")
 
 
 @dataclass

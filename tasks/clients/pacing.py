@@ -144,17 +144,23 @@ class Breaker:
         self._streak = 0
         self._first: list[str] = []
 
-    def note(self, failure: str | None) -> str | None:
+    @property
+    def at_start(self) -> bool:
+        """Whether the first requests are not all finished yet."""
+        return len(self._first) < EQUAL_REFUSALS
+
+    def note(self, *, failed: bool, problem: str | None) -> str | None:
         """Note one finished request, in order of completion, and return why to stop, if so.
 
         Args:
-            failure: The reason of a call that failed for good, None for a reply.
+            failed: Whether the call failed after all its attempts.
+            problem: Why nothing came of the request, None for a good reply; asked for at the start only.
         """
-        self._streak = self._streak + 1 if failure == "call_failed" else 0
+        self._streak = self._streak + 1 if failed else 0
         if self._streak >= FAILURE_STREAK:
             return f"{self._streak} calls in a row failed after all their attempts"
-        if len(self._first) < EQUAL_REFUSALS:
-            self._first.append(failure or "")
-            if len(self._first) == EQUAL_REFUSALS and failure and set(self._first) == {failure}:
-                return f"the provider refused each of the first {EQUAL_REFUSALS} requests for one reason, {failure}"
+        if self.at_start:
+            self._first.append(problem or "")
+            if not self.at_start and problem and set(self._first) == {problem}:
+                return f"each of the first {EQUAL_REFUSALS} requests came to nothing for one reason, {problem}"
         return None
