@@ -74,8 +74,15 @@ class Night:
         given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
         # Once each: two equal prompts are a completion that was paid for twice.
         given += ["--max-attempts-per-pair", "1"]
-        ours = {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **(environment or {})}
-        return self.zygote.start([*given, *options], ours, limits)
+        return self.zygote.start([*given, *options], {**self._environment, **(environment or {})}, limits)
+
+    def start_upkeep(self, *options: str) -> Run:
+        """Start an upkeep of the destination."""
+        return self.zygote.start(["maintain", "--destination", self.destination, *options], self._environment)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state)}
 
     @property
     def place(self) -> str:

@@ -3,8 +3,8 @@
     python -m tests.reader FILE
 
 Each line of standard input names the destination to read from now on. FILE gets a
-line for each state of a table that differs from the one before: its destination,
-table and digest, or the error that a reader would have met.
+line for each version of a table: its destination, table and digest, or the error
+that a reader would have met.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ import time
 from tasks.clients import table
 
 TABLES = ("pairs", "rejected")
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 
-def digest(uri: str) -> str:
-    """Return the number of rows of a table and a hash of its request keys, in whatever order."""
-    rows = table.scan(table.open_table(uri))
+def digest(uri: str, version: int | None = None) -> str:
+    """Return the number of rows of a table's version and a hash of its request keys, in whatever order."""
+    rows = table.scan(table.open_table(uri, version))
     keys = [] if rows is None else sorted(rows.select("request_key").collect()["request_key"])
     return f"{len(keys)} {hashlib.blake2b(' '.join(keys).encode(), digest_size=8).hexdigest()}"
 
@@ -38,18 +38,22 @@ def read(path: str) -> None:
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    last: dict[str, str] = {}
+    known: dict[str, int] = {}
     with open(path, "w") as out:
         while not ended.is_set():
             time.sleep(POLL_SECONDS)
             now = destination
             for name in TABLES if now else ():
+                uri = f"{now}/{name}"
                 try:
-                    state = digest(f"{now}/{name}")
+                    held = table.open_table(uri)
+                    # Also those that came and went between two polls: some other reader has met them.
+                    new = range(known.get(uri, -1) + 1, held.version() + 1) if held else ()
+                    states = [digest(uri, version) for version in new]
+                    known[uri] = held.version() if held else -1
                 except Exception as error:  # noqa: BLE001  (whatever a reader may meet)
-                    state = f"error: {error!r}"
-                if last.get(name) != f"{now} {state}":
-                    last[name] = f"{now} {state}"
+                    states = [f"error: {error!r}"]
+                for state in states:
                     out.write(json.dumps([now, name, state]) + "\n")
                     out.flush()
 

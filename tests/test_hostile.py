@@ -99,7 +99,7 @@ def test_a_hostile_network_to_the_bucket_loses_nothing(action: Action, night: Ni
 @pytest.mark.parametrize("prefix", ["staging/", "journal/", "rejected/", "pairs/", "runs/"])
 def test_a_prefix_that_may_not_be_written_is_named_and_nothing_is_lost(prefix: str, night: Night) -> None:
     night.proxy.fail(f"PUT {night.place}/{prefix}", 403, "AccessDenied")
-    assert f"/{prefix}" in said_once(night)
+    assert f"{night.destination}/{prefix.rstrip('/')}" in said_once(night)
     tally["faults injected"] += 1
     night.proxy.forget()
     night.finish()

@@ -95,11 +95,9 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     nights: Callable[[str], Night],
 ) -> None:
     night = nights("out")
-    place = ["--destination", night.destination]
-    environment = {"AWS_ENDPOINT_URL": night.proxy.url, "PAIRMILL_STATE": str(night.state)}
 
     def maintain(*options: str) -> dict[str, Any]:
-        run = night.zygote.start(["maintain", *place, *options], environment)
+        run = night.start_upkeep(*options)
         assert run.wait() == 0, run.said
         return run.report
 
