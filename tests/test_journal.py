@@ -148,3 +148,19 @@ def test_the_earliest_completion_of_a_request_wins_everywhere() -> None:
     for order in itertools.permutations(rows):
         kept = journal.keep_earliest(pl.DataFrame(order)).sort("request_key")
         assert kept["text"].to_list() == ["first", "only"]
+
+
+def test_lines_that_a_dead_machine_has_damaged_take_no_others_with_them(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    record = journal.Journal(uri, tmp_path, segment_seconds=3600)
+    (tmp_path / "journal").mkdir()
+    for key in ("before", "lost", "after"):
+        record.append(key, completion())
+    record._close_file()
+    (file,) = (tmp_path / "journal").glob("*.jsonl")
+    header, before, lost, after, _ = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([header, before, b"\0" * len(lost), after, b""]))
+    journal.upload_leftovers(tmp_path / "journal", uri)
+    wanted = pl.LazyFrame({"request_key": ["before", "lost", "after"]})
+    assert set(journal.look_up(uri, wanted).collect()["request_key"]) == {"before", "after"}
+    assert [path.suffix for path in (tmp_path / "journal").iterdir()] == [".damaged"]

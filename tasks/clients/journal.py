@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -183,10 +184,10 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
                 header, _, body = file.read().partition(b"\n")
         except (BlockingIOError, FileNotFoundError):
             continue
-        journal = json.loads(header)["journal"] if header.endswith(b"}") else ""
+        journal = str((_parse(header) or {}).get("journal", ""))
         if journal.rpartition("/")[0] != root:
             continue
-        frame = _read_lines(body)
+        frame, whole = _read_whole_lines(body)
         if frame.height:
             buffer = BytesIO()
             frame.write_parquet(buffer)
@@ -196,7 +197,29 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
                 and storage.read_frame(segment).height < frame.height
             ):
                 raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
-        path.unlink(missing_ok=True)
+        if whole:
+            path.unlink(missing_ok=True)
+        else:
+            # A machine that lost its power may leave anything; nobody reads it again, and nothing is destroyed.
+            with suppress(FileNotFoundError):
+                path.rename(path.with_suffix(".damaged"))
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _read_whole_lines(body: bytes) -> tuple[pl.DataFrame, bool]:
+    """Return the rows of the lines that can be read, and whether those are all but a last one that was cut off."""
+    try:
+        return _read_lines(body), True
+    except pl.exceptions.PolarsError:
+        lines = [line for line in body.split(b"\n") if "request_key" in (_parse(line) or {})]
+        return _read_lines(b"".join(line + b"\n" for line in lines)), False
 
 
 def _read_lines(body: bytes) -> pl.DataFrame:
