@@ -35,9 +35,10 @@ def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
     """
     with ExitStack() as stack:
         stack.enter_context(_alone())
+        stack.enter_context(_environment())
         storage = stack.enter_context(serve("moto.server", "-H", "127.0.0.1", "-p", "{port}"))
         model = stack.enter_context(serve("flows.stand_in", "{port}"))
-        stack.enter_context(_environment(storage.url))
+        os.environ["AWS_ENDPOINT_URL"] = storage.url
         storage.wait()
         _fill_bucket(folder)
         stack.callback(_save_bucket, folder)
@@ -104,18 +105,17 @@ def _alone() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(endpoint: str) -> Iterator[None]:
-    """Point the AWS libraries and litellm at the demo; nothing of the user's own is used."""
+def _environment() -> Iterator[None]:
+    """Give the AWS libraries and litellm, here and in the servers, nothing of the user's own."""
     ours = {
-        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "demo",
         "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8),
         "AWS_DEFAULT_REGION": "us-east-1",
         "OPENAI_API_KEY": "stand-in",
         "PAIRMILL_STATE": str(HOME / "state"),
     }
-    theirs = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
-    before = {name: os.environ.pop(name, None) for name in (*ours, *theirs)}
+    theirs = [name for name in os.environ if name.startswith("AWS_")]
+    before = {name: os.environ.pop(name, None) for name in (*ours, *theirs, "AWS_ENDPOINT_URL")}
     os.environ.update(ours)
     try:
         yield

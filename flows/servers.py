@@ -51,6 +51,7 @@ def start(module: str, *arguments: str, environment: Mapping[str, str] | None = 
 
     It has a session of its own, so that Ctrl-C is for this process alone.
     """
+    _reach_directly()
     port = _free_port()
     child = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "flows.child", module, *(argument.format(port=port) for argument in arguments)],
@@ -93,6 +94,13 @@ def start_prefect_api() -> Server | None:
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     refresh_global_settings_context()
     return server
+
+
+def _reach_directly() -> None:
+    """Keep a proxy of the user's out of the way to our own servers."""
+    for name in ("NO_PROXY", "no_proxy"):
+        if "127.0.0.1" not in os.environ.get(name, ""):
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
 def _free_port() -> int:
