@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import table
-from tasks.core.profile import find_changes, measure_drift, profile_published, profile_rows
+from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
 from tasks.core.requests import Order
 
 

@@ -19,7 +19,7 @@ from tasks.core.errors import RejectedError, StorageError
 from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
-from tasks.core.profile import profile_rows
+from tasks.core.profiles import profile_rows
 from tasks.core.report import Drift, RunReport, headline
 from tasks.core.requests import Order, Plan, Shard
 from tasks.core.summary import summarise

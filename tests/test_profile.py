@@ -11,7 +11,7 @@ from tasks.core.columns import COMPLETIONS, REQUESTS
 from tasks.core.judging import judge_completions, reject_duplicates, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
-from tasks.core.profile import find_changes, measure_drift, profile_published, profile_rows
+from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
 from tasks.core.report import Changes, Profile, RunReport
 from tests.orders import ORDER, report_figures
 from tests.test_detection import labelled

@@ -136,3 +136,10 @@ def test_help_waits_for_no_heavy_library() -> None:
     code, modules = json.loads(run(HELP).stdout.splitlines()[-1])
     assert code == 0
     assert {"litellm", "polars", "deltalake", "s3fs", "boto3", "moto"} & set(modules) == set()
+
+
+def test_older_pips_can_install_the_lock() -> None:
+    """Before version 24 pip takes the newest of a package that is asked for with an extra, unless that is pinned too."""
+    lock = (ROOT / "requirements.txt").read_text()
+    assert len(set(re.findall(r"^sqlalchemy(?:\[asyncio\])?(==\S+)", lock, re.MULTILINE))) == 1
+    assert "\nsqlalchemy[asyncio]==" in lock

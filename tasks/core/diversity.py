@@ -4,7 +4,7 @@ import polars as pl
 
 from tasks.core.columns import TEXTS
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
-from tasks.core.profile import distinct
+from tasks.core.profiles import distinct
 from tasks.core.report import VariationFigures
 
 # distinct-n falls with the number of texts, so it is compared at this many pairs only.
