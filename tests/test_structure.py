@@ -139,7 +139,7 @@ def test_help_waits_for_no_heavy_library() -> None:
 
 
 def test_older_pips_can_install_the_lock() -> None:
-    """Before version 24 pip takes the newest of a package that is asked for with an extra, unless that is pinned too."""
+    """An old pip takes the newest of a package that is asked for with an extra, unless that is pinned too."""
     lock = (ROOT / "requirements.txt").read_text()
     assert len(set(re.findall(r"^sqlalchemy(?:\[asyncio\])?(==\S+)", lock, re.MULTILINE))) == 1
     assert "\nsqlalchemy[asyncio]==" in lock
