@@ -101,7 +101,7 @@ def _model_server() -> Iterator[ModelServer]:
 @pytest.fixture
 def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
     """Return the OpenAI-compatible server, with nothing left of the test before."""
-    _model_server.forget()
+    _model_server.begin_test()
     yield _model_server
     _model_server.forget()
 

@@ -130,10 +130,16 @@ class ModelServer:
     most_in_flight: int = 0
     default: Behaviour = good
     _scripts: dict[str, list[Behaviour]] = field(default_factory=dict)
+    _test: int = 0
 
     def script(self, text: str, behaviours: Iterable[Behaviour]) -> None:
         """Lay `behaviours` on the requests whose prompt holds `text`."""
         self._scripts[text] = list(behaviours)
+
+    def begin_test(self) -> None:
+        """Forget the test before, also its requests that are still on their way."""
+        self._test += 1
+        self.forget()
 
     def forget(self) -> None:
         """Go back to good answers and no requests seen."""
@@ -143,7 +149,7 @@ class ModelServer:
     @property
     def api_base(self) -> str:
         """The address to give as --api-base."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self._port}/{self._test}/v1"
 
     def __enter__(self) -> Self:
         """Serve from a thread of its own."""
@@ -162,8 +168,8 @@ class ModelServer:
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/v1/chat/completions", self._handle)
-        app.router.add_post("/v1/messages", self._handle)
+        app.router.add_post("/{test}/v1/chat/completions", self._handle)
+        app.router.add_post("/{test}/v1/messages", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -171,6 +177,8 @@ class ModelServer:
         self._port = self._runner.addresses[0][1]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["test"] != str(self._test):
+            return web.Response(status=410)
         sent = await request.json()
         prompt = read_prompt(sent)
         self.prompts.append(prompt)
