@@ -11,12 +11,10 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -53,19 +51,17 @@ def _show_bar(ended: threading.Event) -> None:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown, step = bar.add_task(SAYS[progress.step], total=None, rate=""), ""
+        shown, step = bar.add_task(SAYS[progress.step], total=None, figures=""), ""
         while not ended.wait(REFRESH_SECONDS):
             if progress.step != step:
                 step = progress.step
-                bar.reset(shown, total=progress.total or None, description=SAYS[step], rate="")
-            bar.update(shown, completed=progress.done, total=progress.total or None, rate=_rate())
+                bar.reset(shown, total=progress.total or None, description=SAYS[step])
+            figures = f"{progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
+            bar.update(shown, completed=progress.done, total=progress.total or None, figures=figures)
 
 
 def _show_lines(ended: threading.Event) -> None:
