@@ -261,3 +261,24 @@ def test_a_refusal_that_the_headers_explain_does_not_cut_the_limit() -> None:
             await asyncio.sleep(11)
 
     simulate(main)
+
+
+@pytest.mark.parametrize(("reset", "stops"), [(PATIENCE_SECONDS - 1, False), (PATIENCE_SECONDS + 1, True)])
+def test_a_limit_that_is_used_up_for_longer_than_the_patience_is_not_waited_for(reset: float, stops: bool) -> None:
+    async def main(clock: Clock) -> None:
+        limiter = Limiter(64, clock=clock)
+        place = await limiter.acquire()
+        limiter.rates.settle(place, 100)
+        limiter.rates.heed(place, openai_headers(100, 0, reset), clock())
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+        await asyncio.sleep(0)
+        limiter.release()
+        if stops:
+            for one in await asyncio.gather(*waiting, return_exceptions=True):
+                assert "used up for another 601 seconds" in str(one)
+            assert clock() < 1
+        else:
+            await asyncio.gather(*waiting)
+            assert clock() == pytest.approx(reset, abs=1)
+
+    simulate(main)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tasks.clients.rates import Place, Rates
+from tasks.core.errors import StoppedError
 
 CUT = 0.7
 # The first call goes alone, since it may tell that none will do; then so many.
@@ -57,14 +58,18 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
 
     async def acquire(self) -> Place:
-        """Wait for a place, first come, first served."""
+        """Wait for a place, first come, first served.
+
+        Raises:
+            StoppedError: The provider says that a rate limit is used up for longer than the patience.
+        """
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._give_places()
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.release()
             raise
 
@@ -125,6 +130,16 @@ class Limiter:
                 continue
             now = self._clock()
             delay = max(self._paused_until - now, self.rates.delay(now))
+            if delay > self._patience and not self.in_flight:
+                # No reply can come that says otherwise.
+                self._waiting.popleft().set_exception(
+                    StoppedError(
+                        f"The provider's rate limit is used up for another {delay:,.0f} seconds, and a run waits "
+                        f"{self._patience:,.0f} at most. What was paid for is kept: run the same command again "
+                        "to go on."
+                    )
+                )
+                continue
             if delay > 0:
                 self._wake_in(delay)
                 return
