@@ -128,12 +128,13 @@ def measure_all(lines: Sequence[Line], provider: str) -> Iterator[tuple[str, Fig
         if line.measure.startswith("runs:") and rows not in sources and "keys" not in line.arguments:
             put_source(rows)
             sources.add(rows)
-        console.print(f"{line.text} ...", highlight=False)
         figures = measure(line, provider)
         if line.text.startswith("limit:"):
             limit = figures["rows_s"]
         elif limit and line.arguments.get("latency"):
             figures["share"] = figures["rows_s"] / limit
+        # The table comes at the end: this says how far it is.
+        console.print(f"{line.text}: {json.dumps(figures)}", highlight=False, markup=False, soft_wrap=True)
         yield line.text, figures
 
 
