@@ -43,11 +43,15 @@ def place_order(
     check_price(recipe.model_name, settings)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
+    source = check_uri(source.replace(PARTITION_FIELD, day), "source")
+    destination = check_allowed("destination", check_uri(destination, "destination"))
+    if not source.startswith(f"{destination}/"):
+        check_allowed("source", source)
     return Order(
         run_id=str(flow_run.id),
         started_at=datetime.now(UTC),
-        source=check_allowed("source", check_uri(source.replace(PARTITION_FIELD, day), "source")),
-        destination=check_allowed("destination", check_uri(destination, "destination")),
+        source=source,
+        destination=destination,
         partition=day,
         languages=tuple(resolve_languages(languages if language_mix == "each" else mixed_languages(languages))),
         language_mix=language_mix,

@@ -56,7 +56,7 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
 def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     """Erase one task description and all that was generated for it, with the tables' history.
 
-    Waits until no run of the destination is at work. The source is not touched, nor
+    Waits until no run of the destination is at work. A source elsewhere is not touched, nor
     what Prefect has stored of earlier runs.
 
     Returns:
@@ -86,7 +86,7 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
             if not uri.endswith(".lease"):
                 storage.delete_objects([uri])
         done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
-        for part in ("exports", "runs"):
+        for part in ("tasks", "exports", "runs"):
             for item in _list(f"{layout.destination}/{part}"):
                 removed = erasure.erase_texts(item.uri, texts)
                 done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
@@ -149,7 +149,7 @@ def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> li
         recipe = storage.find_bytes(f"{uri}/recipe.json")
         keys = pl.Series([*known, *(possible_keys(recipe[0], description) if recipe else [])], dtype=pl.String)
         for file in journal.find_segments(uri):
-            rows = erasure.erase_keys(file, keys)
+            rows = erasure.erase_completions(file, keys, description)
             done += [f"{file}: {rows:,} completions erased"] if rows else []
     return done
 

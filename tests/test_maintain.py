@@ -9,8 +9,12 @@ import boto3
 import polars as pl
 import pytest
 
-from tasks.clients import compaction, journal, storage
+from tasks.clients import compaction, journal, storage, table
 from tasks.core.columns import JOURNAL
+from tasks.core.layout import Layout
+from tasks.core.prompts import build_prompt
+from tasks.core.requests import Recipe, hash_descriptions, request_keys
+from tasks.maintain import forget_description
 from tests.night import Night
 
 NOW = datetime.now(UTC)
@@ -116,6 +120,10 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
 
     (row,) = before["pairs"].filter(pl.col("id") == 31).to_dicts()
     words = [str(row[name]) for name in ("task", "input", "positive_document", "description_hash", "request_key")]
+    brainstormed = f"{night.destination}/journal/recipe=list"
+    segment(brainstormed, "a", ("list", json.dumps(["another", words[0]]), 1))
+    storage.write_bytes(f"{brainstormed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
+    storage.write_bytes(f"{night.destination}/tasks/a.jsonl", json.dumps({"task": words[0]}).encode())
     card = f"{night.destination}/exports/e/pairs.jsonl"
     storage.write_bytes(card, b"".join(json.dumps({"anchor": text}).encode() + b"\n" for text in ("other", words[1])))
     held = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
@@ -128,3 +136,47 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     assert maintain("--forget", words[0])["done"] == [
         f"{night.destination}/{name}: every version before this one was removed" for name in ("pairs", "rejected")
     ]
+
+
+def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    recipe = Recipe(model_name="openai/x")
+    secret, other = "match a käse with its smell", "match a knife with its edge"
+    pairs = pl.DataFrame(
+        {
+            "partition": ["2026-11-01"] * 2,
+            "task": [secret, other],
+            "input": ["stinking bishop", "paring knife"],
+            "description_hash": hash_descriptions([secret, other]),
+            "request_key": ["published-1", "published-2"],
+        }
+    )
+    for number in (1, 2):
+        what = table.Publish("2026-11-01", "run", str(number), number)
+        table.publish(layout.rejected, pairs.lazy(), what, overwrite=True)
+        table.publish(layout.pairs, pairs.lazy(), what, overwrite=True)
+    prompts = [build_prompt(text, "German") for text in (secret, other)]
+    keys = request_keys(recipe, prompts, [3, 3])
+    asked, listed = layout.journal(recipe.recipe_id), layout.journal("list")
+    segment(asked, "a", (keys[0], "never published", 1), (keys[1], "kept", 1), ("published-1", "published", 1))
+    storage.write_bytes(f"{asked}/recipe.json", recipe.canonical)
+    segment(listed, "a", ("one", json.dumps(["another", secret]), 1), ("two", json.dumps([other]), 1))
+    storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
+    storage.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
+    texts = "".join(json.dumps({"task": text}) + "\n" for text in (secret, other))
+    storage.write_bytes(f"{layout.destination}/tasks/a.jsonl", texts.encode())
+    storage.write_bytes(layout.report("r"), json.dumps({"samples": [{"task": secret}, {"task": other}]}).encode())
+
+    assert forget_description.fn(layout, "me", f" {secret} ")
+
+    words = [secret, json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
+    left = {name for name, data in everything(bucket).items() if any(word.encode() in data for word in words)}
+    assert left == set()
+    for uri in (layout.pairs, layout.rejected):
+        rows = table.scan(table.open_table(uri))
+        assert rows is not None
+        assert rows.collect()["task"].to_list() == [other]
+    assert look_up(asked, *keys) == {keys[1]: "kept"}
+    assert look_up(listed, "one", "two") == {"two": json.dumps([other])}
+    assert json.loads(storage.read_bytes(layout.report("r"))) == {"samples": [{"task": other}]}
+    assert storage.read_bytes(f"{layout.destination}/tasks/a.jsonl") == json.dumps({"task": other}).encode() + b"\n"

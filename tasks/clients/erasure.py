@@ -27,10 +27,15 @@ def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
     return pl.concat(found, how="diagonal_relaxed")
 
 
-def erase_keys(uri: str, keys: pl.Series) -> int:
-    """Replace a journal file by one without these keys; return how many rows had them."""
+def erase_completions(uri: str, keys: pl.Series, description: str) -> int:
+    """Replace a journal file by one without these keys or texts that hold the description; return how many.
+
+    A brainstormed list holds it as JSON does.
+    """
     rows = storage.scan_frames([uri])
-    rest = rows.filter(~pl.col(_KEY).is_in(keys.implode()))
+    quoted = [json.dumps(description, ensure_ascii=plain)[1:-1] for plain in (True, False)]
+    holds = pl.any_horizontal(pl.col("text").str.contains(text, literal=True) for text in (description, *quoted))
+    rest = rows.filter(~(pl.col(_KEY).is_in(keys.implode()) | holds.fill_null(value=False)))
     before = rows.select(pl.len()).collect().item()
     after = rest.select(pl.len()).collect(engine="streaming").item()
     if after < before:
