@@ -155,7 +155,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
         what = table.Publish("2026-11-01", "run", str(number), number)
         table.publish(layout.rejected, pairs.lazy(), what, overwrite=True)
         table.publish(layout.pairs, pairs.lazy(), what, overwrite=True)
-    prompts = [build_prompt(text, "German") for text in (secret, other)]
+    prompts = [build_prompt(text, "German", 3) for text in (secret, other)]
     keys = request_keys(recipe, prompts, [3, 3])
     asked, listed = layout.journal(recipe.recipe_id), layout.journal("list")
     segment(asked, "a", (keys[0], "never published", 1), (keys[1], "kept", 1), ("published-1", "published", 1))
@@ -170,7 +170,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     assert forget_description.fn(layout, "me", f" {secret} ")
 
     words = [secret, json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
-    left = {name for name, data in everything(bucket).items() if any(word.encode() in data for word in words)}
+    left = {(name, word) for name, data in everything(bucket).items() for word in words if word.encode() in data}
     assert left == set()
     for uri in (layout.pairs, layout.rejected):
         rows = table.scan(table.open_table(uri))
