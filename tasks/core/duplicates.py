@@ -15,6 +15,8 @@ DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"
 ENOUGH_WORDS = 4
 KEYS: Schema = {"pair_key": pl.Int64, "input_key": pl.Int64, "positive_key": pl.Int64}
 _EARLIER = -1
+# Rows whose variants are compared at once: about ten 24-byte variants each.
+_PART_ROWS = 500_000
 
 
 def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) -> pl.DataFrame:
@@ -34,7 +36,9 @@ def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) 
     if published is not None:
         earlier = published.select(pl.lit(_EARLIER, pl.Int64).alias("plan_row"), *KEYS, *TEXTS)
         rows = pl.concat([earlier, rows])
-    keys = rows.select("plan_row", *KEYS).collect(engine="streaming").sort("plan_row", maintain_order=True)
+    keys = rows.select("plan_row", *KEYS).collect(engine="streaming")
+    if not keys["plan_row"].is_sorted():
+        keys = keys.sort("plan_row", maintain_order=True)
     exact = keys.filter(~pl.col("pair_key").is_first_distinct()).select("plan_row", found=pl.lit(DUPLICATE))
     near = [
         _find_near(rows, keys.filter(pl.col(same).is_duplicated()).select("pair_key"), same, text)
@@ -46,20 +50,28 @@ def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) 
 
 def _find_near(rows: pl.LazyFrame, candidates: pl.DataFrame, same: str, text: str) -> pl.DataFrame:
     """Find pairs whose `same` key is an earlier one's and whose `text` is but for one word."""
-    return (
+    words = (
         rows.join(candidates.lazy(), on="pair_key", how="semi")
         .select("plan_row", same, word=hash_words(fold(pl.col(text))))
         .filter(pl.col("word").list.len() >= ENOUGH_WORDS)
+        .collect(engine="streaming")
+    )
+    parts = 1 + words.height // _PART_ROWS
+    found = [_find_variants(words.filter(pl.col(same) % parts == part), same) for part in range(parts)]
+    return pl.concat(found).unique("plan_row").select("plan_row", found=pl.lit(NEAR_DUPLICATE))
+
+
+def _find_variants(words: pl.DataFrame, same: str) -> pl.DataFrame:
+    """Find rows of which a variant, the text or all but one of its words, is an earlier row's, too."""
+    return (
+        words.lazy()
         .with_columns(whole=text_key(pl.col("word")))
         .explode("word")
         .select("plan_row", same, variant=pl.concat_list("whole", pl.col("whole") - pl.col("word")))
         .explode("variant")
-        .group_by(same, "variant")
-        .agg(pl.col("plan_row").min().alias("first"), "plan_row")
-        .explode("plan_row")
+        .with_columns(first=pl.col("plan_row").min().over(same, "variant"))
         .filter(pl.col("plan_row") > pl.col("first"))
-        .select("plan_row", found=pl.lit(NEAR_DUPLICATE))
-        .unique("plan_row")
+        .select("plan_row")
         .collect(engine="streaming")
     )
 
