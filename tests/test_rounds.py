@@ -102,7 +102,7 @@ def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     assert len(model_server.prompts) == paid
 
 
-def test_a_description_that_is_always_rejected_is_named_with_its_reason_and_left_out_from_then_on(
+def test_a_description_that_is_always_rejected_is_named_and_left_out_and_a_redo_never_pays_for_another_try(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
     put(bucket, 30)
@@ -115,6 +115,8 @@ def test_a_description_that_is_always_rejected_is_named_with_its_reason_and_left
     second = run()
     assert (second.requests, second.given_up, second.shortfall) == (0, 1, 1)
     assert second.shortfalls == first.shortfalls
+    redo = run(max_attempts_per_pair=4, on_published="redo")
+    assert (redo.paid, redo.judged, redo.shortfall) == (0, 32, 1)
     more = run(max_attempts_per_pair=4)
     assert (more.requests, more.paid, more.rejected, more.shortfall) == (1, 1, 1, 1)
     assert set(rows_of(bucket, "rejected")["sample_index"]) == {0, 1, 2, 3}
@@ -155,16 +157,6 @@ def test_what_would_not_be_published_is_not_asked_for_again(run: Run, bucket: st
     with pytest.raises(Exception, match="100% of 30 rows were rejected"):
         run()
     assert len(model_server.prompts) == 30
-
-
-def test_a_redo_judges_the_samples_of_the_journal_and_never_pays_for_another_try(
-    run: Run, bucket: str, model_server: ModelServer
-) -> None:
-    put(bucket, 30)
-    model_server.script("thing a7 ", [answer("no json")])
-    run(max_attempts_per_pair=2)
-    redo = run(max_attempts_per_pair=3, on_published="redo")
-    assert (redo.paid, redo.judged, redo.shortfall) == (0, 31, 1)
 
 
 def test_a_language_of_the_source_wins_and_an_unknown_one_is_counted(
