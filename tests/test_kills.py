@@ -26,9 +26,11 @@ from tests.tally import tally
 from tests.zygote import Run
 
 LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-KILLS = int(os.environ.get("PAIRMILL_KILLS", "22"))
+# Of each test: there are two for each machine.
+KILLS = int(os.environ.get("PAIRMILL_KILLS", "11"))
+PARTS = 2
 SEED = int(os.environ.get("PAIRMILL_KILLS_SEED", "1"))
 ROWS = 120
 LATENCY_SECONDS = 0.03
@@ -76,13 +78,14 @@ def reader(s3_endpoint: str, tmp_path: Path) -> Iterator[tuple[Callable[[str], N
     child.communicate()
 
 
-def draw_moments(machine: str) -> list[tuple[str, str]]:
-    """Return moments to kill at: each phase, before or after the storage carried it out, then by time or call."""
+def draw_moments(machine: str, part: int) -> list[tuple[str, str]]:
+    """Return moments to kill at: phases, before or after the storage carried them out, and some by time or call."""
     draw = random.Random(f"{SEED} {machine}")
-    phases = [(phase, draw.choice(["kill", "kill after"])) for phase in PHASES]
-    others = [(draw.choice(["time", "call"]), "") for _ in range(len(PHASES), 2 * KILLS)]
-    cut = max(0, KILLS - len(phases))
-    return draw.sample(phases + others[:cut], len(phases) + cut) + others[cut:]
+    moments = [(phase, draw.choice(["kill", "kill after"])) for phase in PHASES]
+    moments += [(draw.choice(["time", "call"]), "") for _ in range(len(moments), PARTS * KILLS)]
+    moments = draw.sample(moments, len(moments))[part::PARTS]
+    # A run that ends before its moment has come does not count.
+    return moments + [(draw.choice(["time", "call"]), "") for _ in range(KILLS)]
 
 
 def arm(run: Run, night: Night, moment: tuple[str, str], draw: random.Random, *, seconds: float) -> None:
@@ -117,15 +120,16 @@ def kill_at(call: int, kill: Callable[[], None], behaviour: Behaviour) -> Behavi
     return behave
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("machine", ["kept", "lost"])
 def test_a_killed_run_loses_nothing_and_pays_only_what_was_in_flight_again(
-    machine: str, nights: Callable[[str], Night], reader: tuple[Callable[[str], None], Path]
+    machine: str, part: int, nights: Callable[[str], Night], reader: tuple[Callable[[str], None], Path]
 ) -> None:
     watch, states = reader
-    draw = random.Random(f"{SEED} {machine} moments")
+    draw = random.Random(f"{SEED} {machine} {part} moments")
     whole: dict[str, set[str]] = {}
     killed, seconds = 0, 4.0
-    for number, moment in enumerate(draw_moments(machine)):
+    for number, moment in enumerate(draw_moments(machine, part)):
         if killed == KILLS:
             break
         # A destination's story: half of the source, all of it, and all of it judged anew with fresh completions.
@@ -142,7 +146,9 @@ def test_a_killed_run_loses_nothing_and_pays_only_what_was_in_flight_again(
         run = night.start(*options)
         arm(run, night, moment, draw, seconds=seconds)
         died = run.wait() == -signal.SIGKILL
-        where = f"{machine} {number}: {moment}, seed {SEED}, {time.monotonic() - run.started:.2f} s after the start"
+        where = (
+            f"{machine} {part} {number}: {moment}, seed {SEED}, {time.monotonic() - run.started:.2f} s after the start"
+        )
         bound = CONCURRENCY
         if machine == "lost":
             bound += calls_since_last_upload(night)
