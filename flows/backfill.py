@@ -30,14 +30,14 @@ def backfill(
     on_published: OnPublished = "add",
     model_name: str = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
-    language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
-    max_attempts_per_pair: of.Attempts = 3,
     max_cost_usd: of.Dollars = 0.0,
     max_parallel: of.MaxParallel = 2,
     source: str = "",
     destination: str = "",
     api_base: str = "",
+    language_mix: LanguageMix = "each",
+    max_attempts_per_pair: of.Attempts = 3,
     model_revision: str = "",
     temperature: of.Temperature = 1.0,
     top_p: of.TopP = 1.0,
@@ -66,11 +66,7 @@ def backfill(
         model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
-        language_mix: each wants every description in each of the languages; paper in one of all languages,
-            drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
-        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
-            pair over all runs.
         max_cost_usd: Stop before the whole range costs more, in US dollars. Every day gets an equal part of what is
             left when it begins; one that leaves no report counts as having spent it. 0: no limit.
         max_parallel: Days at work at once. A source without {partition} has the same
@@ -79,6 +75,10 @@ def backfill(
             may hold {partition}. For example s3://bucket/tasks.
         destination: Prefix that receives the dataset, for example s3://bucket/pairs.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
+        language_mix: each wants every description in each of the languages; paper in one of all languages,
+            drawn with the shares of arXiv:2401.00368.
+        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
+            pair over all runs.
         model_revision: Tells two models of one name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
@@ -99,13 +99,16 @@ def backfill(
     days = check_backfill(**parameters)
     shared = {name: value for name, value in parameters.items() if name not in OWN}
 
-    from tasks.partitions import deployment_exists, run_in_process, run_on_deployment  # noqa: PLC0415  (not for --help)
+    # Imported here, so that the form and --help do not wait for polars and deltalake.
+    from tasks.partitions import deployment_exists, run_in_process, run_on_deployment  # noqa: PLC0415
+    from tasks.publicise import show_days  # noqa: PLC0415
 
     if deployment_exists(PARTITION_DEPLOYMENT):
         most = max_parallel if PARTITION_FIELD in source else 1
         done = run_on_deployment(PARTITION_DEPLOYMENT, days, shared, most)
     else:
         done = run_in_process(generate_short_text_pairs, days, shared)
+    show_days(done)
     if not all(day.done for day in done):
         raise PairmillError(failed_message(done))
     return make_report(str(flow_run.id), done)

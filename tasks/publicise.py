@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.clients import table
+from tasks.core.backfill import DayReport, backfill_markdown
 from tasks.core.layout import Layout
 from tasks.core.markdown import report_markdown
 from tasks.core.report import RunReport
@@ -49,6 +50,12 @@ def show_report(report: RunReport) -> None:
         create_table_artifact(examples, key="rejected-examples", description="Some of the rows that were rejected")
     if report.published:
         emit_published(report)
+
+
+@task(name="backfill report", task_run_name="report", cache_policy=NO_CACHE)
+def show_days(days: list[DayReport]) -> None:
+    """Keep what became of a backfill's days as an artifact."""
+    create_markdown_artifact(backfill_markdown(days), key="backfill-report", description="What became of each day")
 
 
 def emit_published(report: RunReport) -> None:

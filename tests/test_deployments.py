@@ -26,7 +26,7 @@ from tests.model_server import ModelServer
 from tests.test_flow import lines, put
 
 SETTINGS = {f"PAIRMILL_{name}": f"the {name}" for name in ("SOURCE", "DESTINATION", "MODEL", "API_BASE")}
-START_SECONDS, RUN_SECONDS = 180.0, 240.0
+START_SECONDS, RUN_SECONDS = 240.0, 600.0
 
 
 def flow_of(entrypoint: str) -> Any:
@@ -197,6 +197,7 @@ def read_artifact(key: str, run_id: Any) -> Any:
 
 
 @pytest.mark.deployments
+@pytest.mark.timeout(1200)
 def test_a_schedule_publishes_the_day_before_and_the_run_says_so(stack: Stack) -> None:
     from prefect import get_client
     from prefect.client.schemas.schedules import CronSchedule
@@ -225,3 +226,116 @@ def test_a_schedule_publishes_the_day_before_and_the_run_says_so(stack: Stack) -
     assert stack.published()[day] == 20
     assert read_artifact("run-progress", run.id).data == 100.0
     assert "pairmill" in run.tags
+
+
+CHROMIUM = "/usr/bin/chromium"
+# As root in a container, and with nothing asked of the network.
+CHROMIUM_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    if not Path(CHROMIUM).exists():
+        assert not os.environ.get("CI"), f"{CHROMIUM} is not installed"
+        pytest.skip(f"{CHROMIUM} is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.set_default_timeout(60_000)
+        yield opened
+        opened.screenshot(path=tmp_path / "last.png")
+        browser.close()
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_a_person_backfills_two_days_in_the_browser_and_reads_what_they_brought(
+    stack: Stack, page: Any, tmp_path: Path
+) -> None:
+    month = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    for day, rows in (("03", 12), ("04", 7)):
+        stack.put_day(f"{month}-{day}", rows)
+    page.goto(f"{stack.ui}/deployments")
+    page.locator("a[href*='/deployments/deployment/']", has_text="backfill").click()
+    page.get_by_text("Run", exact=True).last.click()
+    page.get_by_text("Custom run").click()
+    for day in ("3", "4"):
+        page.get_by_text("Select date").first.click()
+        page.locator(".p-calendar-header__before button").click()
+        page.locator(".p-calendar-date-picker__date--in-month").get_by_text(day, exact=True).click()
+        page.get_by_role("button", name="Apply").click()
+    form = page.inner_text("body")
+    assert 'Property is type "None"' not in form
+    page.locator("textarea").first.fill("openai/chosen-in-the-browser")
+    page.screenshot(path=tmp_path / "form.png")
+    page.get_by_role("button", name="Submit").click()
+
+    name = f"backfill-{month}-03-to-{month}-04"
+    run = ended_run(name)
+    assert (run.state.name, run.state.message) == ("Completed", "2 days done: 19 pairs accepted, 19 calls paid")
+    page.goto(f"{stack.ui}/runs/flow-run/{run.id}")
+    page.get_by_text("Artifacts", exact=True).click()
+    page.get_by_text("Subflow Runs", exact=True).wait_for()
+    page.screenshot(path=tmp_path / "run.png")
+    page.goto(f"{stack.ui}/artifacts/artifact/{read_artifact('backfill-report', run.id).id}")
+    said = page.get_by_role("heading", name="days done").inner_text()
+    page.screenshot(path=tmp_path / "report.png")
+    published = stack.published()
+    accepted = published[f"{month}-03"] + published[f"{month}-04"]
+    assert said == f"2 of 2 days done, {accepted} pairs accepted"
+    models = {body["model"] for body in stack.model.bodies if f"thing of {month}" in str(body)}
+    assert models == {"chosen-in-the-browser"}
+
+
+def start_backfill(first: str, last: str, **parameters: Any) -> Any:
+    from prefect.deployments import run_deployment
+
+    given = {"start_date": first, "end_date": last, **parameters}
+    return run_deployment("backfill/backfill", parameters=given, timeout=0)
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_cancelling_a_backfill_cancels_its_days_and_they_stop_paying(stack: Stack) -> None:
+    from prefect import get_client
+    from prefect.states import Cancelling
+
+    days = ("2026-01-01", "2026-01-02", "2026-01-03")
+    for day in days:
+        stack.put_day(day, 4_000)
+    stack.model.latency_seconds = 1.0
+    run = start_backfill(days[0], days[-1], concurrency=4)
+    try:
+        wait_for("paid calls of a day", lambda: any("thing of 2026-01-0" in prompt for prompt in stack.model.prompts))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelling())
+            wait_for("the backfill's end", lambda: str(client.read_flow_run(run.id).state).startswith("Cancelled"))
+
+        def ended() -> bool:
+            begun = [one for day in days for one in read_runs(f"partition-{day}")]
+            return bool(begun) and all(one.state.is_cancelled() for one in begun)
+
+        wait_for("the end of its days", ended)
+        assert read_runs("partition-2026-01-03") == []  # only max_parallel of them had begun
+        paid = len(stack.model.prompts)
+        time.sleep(5)
+        assert len(stack.model.prompts) == paid < 4_000
+    finally:
+        stack.model.latency_seconds = 0.0
+    assert stack.published().keys().isdisjoint(days)
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_a_day_that_fails_on_the_pool_stops_no_other_and_is_named(stack: Stack) -> None:
+    stack.put_day("2026-02-02", 5)
+    run = start_backfill("2026-02-01", "2026-02-02")
+    ended = ended_run("backfill-2026-02-01-to-2026-02-02")
+    assert (ended.id, ended.state.name) == (run.id, "Failed")
+    assert ended.state.message.startswith("1 of 2 days failed: 2026-02-01. 2026-02-01: No task descriptions under")
+    assert stack.published()["2026-02-02"] == 5

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from pydantic import BaseModel
 
 from tasks.core.errors import UsageError
+from tasks.core.markdown import escape, money, table
 
 MOST_DAYS = 366
 
@@ -109,3 +110,21 @@ def failed_message(days: list[DayReport]) -> str:
         f"{len(failed):,} of {len(days):,} days failed: {names}. {first.partition}: {first.message.rstrip('.')}. "
         "The other days are done; run the same backfill again, they cost nothing."
     )
+
+
+def backfill_markdown(days: list[DayReport]) -> str:
+    """Return what became of each day, and all of them together, as Markdown."""
+    rows = [
+        [
+            day.partition,
+            escape(day.state),
+            *("" if figure is None else f"{figure:,}" for figure in (day.accepted, day.rejected, day.paid, day.cached)),
+            "" if day.accepted is None else money(day.cost_usd),
+            escape(day.message),
+        ]
+        for day in days
+    ]
+    done = sum(day.done for day in days)
+    accepted = sum(day.accepted or 0 for day in days)
+    header = ["Day", "State", "Accepted", "Rejected", "Calls paid", "From the journal", "Cost", "What its run says"]
+    return f"## {done:,} of {len(days):,} days done, {accepted:,} pairs accepted\n\n{table(header, rows)}\n"
