@@ -62,7 +62,9 @@ def _make_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
 def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
     found = client.read_automations_by_name(automation.name)
     if found:
-        client.update_automation(found[0].id, automation)
+        # The client sends only what was set, and the server wants all of it.
+        whole = AutomationCore.model_validate(automation.model_dump(mode="json", exclude={"owner_resource"}))
+        client.update_automation(found[0].id, whole)
     else:
         client.create_automation(automation)
 
