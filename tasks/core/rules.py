@@ -33,7 +33,8 @@ _REFUSAL_IN_TEXT = (
 )
 _PLACEHOLDER = r"(?i-u)\[(insert|your|add|placeholder)|<(insert|your|input|text|positive)"
 _PLACEHOLDER_FOLDED = (
-    r"lorem ipsum|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|\bplaceholder\b|xxxx"
+    r"lorem ipsum|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|xxxx"
+    r"|(^| )placeholder( |$)"
     r"|^(string|text|input|query|positive document|document|example|sample|todo|tbd|n a|none|null)?$"
     r"|^(example|sample) (input|document|query|text|sentence)( [0-9]+)?$"
 )
@@ -61,6 +62,11 @@ def _comparable(name: str) -> pl.Expr:
     return pl.when("spaced").then(f"words_{name}").otherwise(run.str.split("").list.eval(hashed))
 
 
+def _letters(folded: pl.Expr) -> pl.Expr:
+    """How many letters and marks there are; the few others are what is counted."""
+    return folded.str.len_chars() - folded.str.count_matches("[ 0-9]")
+
+
 # Columns that several rules read, made once; `words` are hashes, distinct ones in `set`.
 PREPARED: tuple[dict[str, pl.Expr], ...] = (
     {f"folded_{name}": fold(pl.col(name)) for name in (*TEXTS, "task")}
@@ -72,7 +78,7 @@ PREPARED: tuple[dict[str, pl.Expr], ...] = (
     },
     {f"words_{name}": hash_words(pl.col(f"folded_{name}")) for name in TEXTS},
     {f"count_{name}": pl.col(f"words_{name}").list.len() for name in TEXTS}
-    | {f"letters_{name}": pl.col(f"folded_{name}").str.count_matches("[^ 0-9]") for name in TEXTS}
+    | {f"letters_{name}": _letters(pl.col(f"folded_{name}")) for name in TEXTS}
     | {f"own_{name}": pl.col(f"folded_{name}").str.count_matches(pl.col("letters")) for name in TEXTS}
     | {f"set_{name}": _comparable(name).list.unique() for name in TEXTS},
     {"shared": pl.col("set_input").list.set_intersection("set_positive_document").list.len()},
