@@ -1,6 +1,6 @@
 """An export trains an embedding model from nothing: its files load and its pairs are aligned.
 
-pip install torch --index-url ... && pip install sentence-transformers   (1.7 GB, so no part of the lock)
+    pip install torch==2.13.0 "sentence-transformers[train]>=6"   (1.7 GB, so no part of the lock)
 pytest -m train
 """
 
