@@ -3,11 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from flows.backfill import PARTITION_DEPLOYMENT
 from flows.run import ENVIRONMENT
 from flows.servers import ROOT
 from tasks.clients import table
+from tasks.publicise import PUBLISHED
 from tests.model_server import ModelServer
 from tests.test_flow import lines, put
 
@@ -339,3 +342,55 @@ def test_a_day_that_fails_on_the_pool_stops_no_other_and_is_named(stack: Stack) 
     assert (ended.id, ended.state.name) == (run.id, "Failed")
     assert ended.state.message.startswith("1 of 2 days failed: 2026-02-01. 2026-02-01: No task descriptions under")
     assert stack.published()["2026-02-02"] == 5
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_a_server_prepared_twice_tells_of_a_failure_and_starts_what_uses_a_published_day(stack: Stack) -> None:
+    from prefect import flow, get_client, tags
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.events import emit_event
+
+    told: list[str] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["content-length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    @flow(name="consumer")
+    def consumer(*, partition: str, files: list[str]) -> None:
+        """Stand for what trains on a published partition."""
+
+    @flow(name="failing", flow_run_name="failing")
+    def fail() -> None:
+        raise ValueError("no bucket")
+
+    with HTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings: dict[str, Any] = {
+            "url": f"http://127.0.0.1:{server.server_port}",
+            "json_data": {"text": "{{subject}}: {{body}}"},
+        }
+        block: Any = CustomWebhookNotificationBlock(name="ops", **settings)
+        block.save("ops", overwrite=True)
+        deployed: Any = consumer.to_deployment(name="train")
+        deployed.apply()
+        for _ in range(2):
+            prepare.prepare(notify="custom-webhook/ops", then="consumer/train")
+        time.sleep(5)  # the server reads its automations anew
+        with tags("pairmill"), pytest.raises(ValueError, match="no bucket"):
+            fail()
+        payload = {"partition": "2026-03-01", "files": ["s3://a/b", "s3://a/c"]}
+        emit_event(event=PUBLISHED, resource={"prefect.resource.id": "pairmill.pairs.x"}, payload=payload)
+        wait_for("the notification", lambda: [text for text in told if "failing" in text and "no bucket" in text])
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name("consumer/train")
+
+            def started() -> Any:
+                return [run.parameters for run in client.read_flow_runs() if run.deployment_id == deployment.id]
+
+            assert payload in wait_for("the consumer's run", started)
+            assert len({one.name for one in client.read_automations()}) == len(client.read_automations()) == 4
+        server.shutdown()
