@@ -88,7 +88,12 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
         done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
         for part in ("tasks", "exports", "runs"):
             for item in _list(f"{layout.destination}/{part}"):
+                if part == "runs" and not item.uri.endswith(".json"):
+                    continue
                 removed = erasure.erase_texts(item.uri, texts)
+                if part == "runs" and removed:
+                    # The same report for people to read: it cannot be edited, and the figures stay in the JSON.
+                    storage.delete_objects([f"{item.uri.removesuffix('.json')}.{kind}" for kind in ("md", "html")])
                 done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
                 done += [f"{item.uri}: {removed:,} rows erased"] if removed else []
     return done

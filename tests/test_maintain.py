@@ -165,6 +165,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     storage.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
     texts = "".join(json.dumps({"task": text}) + "\n" for text in (secret, other))
     storage.write_bytes(f"{layout.destination}/tasks/a.jsonl", texts.encode())
+    storage.write_bytes(layout.report("r").replace(".json", ".html"), f"<p>{secret}</p>".encode())
     storage.write_bytes(layout.report("r"), json.dumps({"samples": [{"task": secret}, {"task": other}]}).encode())
 
     assert forget_description.fn(layout, "me", f" {secret} ")
