@@ -14,7 +14,7 @@ from prefect import flow
 from flows import parameters as of
 from flows.order import place_order
 from flows.short_text_matching import generate_short_text_pairs
-from flows.telling import name_run, tell
+from flows.telling import call, name_run, tell
 from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, Category
 from tasks.core.errors import UsageError
 from tasks.core.layout import Layout
@@ -109,7 +109,7 @@ def brainstorm(
 
     with open_model(wish.order, Plan()) as model:
         found = gather_task_descriptions(wish, model)
-    return generate_short_text_pairs(**hand_on(given, found)) if then_generate else found
+    return call(generate_short_text_pairs, **hand_on(given, found)) if then_generate else found
 
 
 def place_brainstorm(

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -203,6 +204,7 @@ def _run(
     from flows.order import NEEDED  # noqa: PLC0415
     from flows.screen import say, show_progress  # noqa: PLC0415
     from flows.servers import start_prefect_api  # noqa: PLC0415
+    from flows.telling import call  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
 
     if rehearsal and command is not COMMANDS[""]:
@@ -215,7 +217,7 @@ def _run(
         raise UsageError(
             f"Missing: {', '.join(missing)}. Name all that is needed for a real run, or nothing for the demo."
         )
-    act = _find(rehearsal.act) if rehearsal else flow
+    act = _find(rehearsal.act) if rehearsal else partial(call, flow)
     step = rehearsal.step if rehearsal else "start"
     if named:
         parameters = _complete(signature, parameters)

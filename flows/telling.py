@@ -16,6 +16,23 @@ P = ParamSpec("P")
 Report = TypeVar("Report")
 
 
+# What the flow runs of this process came to, until `call` takes it.
+_ended: dict[str, Any] = {}
+
+
+def call(flow: Callable[..., Any], **parameters: Any) -> Any:
+    """Run a flow here and return its report, or raise the error of ours that ended it.
+
+    A state's own result comes back through Prefect's API, and is lost where the
+    API's reply is.
+    """
+    state = flow(**parameters, return_state=True)
+    ended = _ended.pop(str(state.state_details.flow_run_id), None)
+    if isinstance(ended, PairmillError):
+        raise ended
+    return state.result() if ended is None else ended
+
+
 def name_run() -> str:
     """Return the name of this flow run: its deployment and the days it is about, like nightly-2026-11-23."""
     given = flow_run.parameters
@@ -30,8 +47,7 @@ def name_run() -> str:
 def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
     """Make the headline of a flow's report, or our own error, the message of its final state.
 
-    Prefect takes a returned state as the run's own; to callers the flow still returns
-    its report, or raises.
+    Prefect takes a returned state as the run's own. Callers in this process use `call`.
     """
 
     def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
@@ -48,6 +64,7 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
                 state = Failed(message=str(error), data=error)
             else:
                 state = Completed(message=headline(report), data=report)
+            _ended[str(flow_run.id)] = state.data
             return cast("Report", state)
 
         return run

@@ -7,6 +7,7 @@ import pytest
 from flows.backfill import OWN, backfill
 from flows.run import main
 from flows.short_text_matching import generate_short_text_pairs
+from flows.telling import call
 from tasks.clients import table
 from tasks.core.backfill import MOST_DAYS, BackfillReport, Purse, days_between
 from tasks.core.errors import PairmillError, UsageError
@@ -48,7 +49,8 @@ def test_a_backfill_takes_every_parameter_of_the_main_flow_as_it_is_there() -> N
 @pytest.fixture
 def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Any:
     def start(first: str, last: str, **parameters: Any) -> BackfillReport:
-        report: BackfillReport = backfill(
+        report: BackfillReport = call(
+            backfill,
             start_date=date.fromisoformat(first),
             end_date=date.fromisoformat(last),
             source=f"{bucket}/tasks/{{partition}}.jsonl",

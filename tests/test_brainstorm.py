@@ -11,6 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.brainstorm import brainstorm, place_brainstorm
 from flows.stand_in import load_samples
+from flows.telling import call
 from tasks.clients import storage, table
 from tasks.core.brainstorming import PERSONAS, TOPICS, Brainstorm, BrainstormRecipe, request_lists
 from tasks.core.errors import UsageError
@@ -148,7 +149,7 @@ def start(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[
 
     def run(**options: Any) -> Any:
         given = {"destination": f"{bucket}/out", "model_name": "openai/x", "api_base": model_server.api_base}
-        return brainstorm(**{**given, **options})
+        return call(brainstorm, **{**given, **options})
 
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield run

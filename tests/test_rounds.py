@@ -13,6 +13,7 @@ from aiohttp import web
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.short_text_matching import generate_short_text_pairs
+from flows.telling import call
 from tasks.clients import table
 from tasks.core.columns import TEXTS
 from tasks.core.report import RunReport
@@ -32,7 +33,7 @@ def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[Ru
 
     def start(**options: Any) -> RunReport:
         given = {"source": f"{bucket}/tasks", "destination": f"{bucket}/out", "model_name": "openai/x"}
-        report: RunReport = generate_short_text_pairs(**{**given, "api_base": model_server.api_base, **options})
+        report: RunReport = call(generate_short_text_pairs, **{**given, "api_base": model_server.api_base, **options})
         return report
 
     with temporary_settings({PREFECT_API_URL: prefect_api}):
