@@ -5,6 +5,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Prefect or litellm: nothing of the user's own is read or written.
 _HOME = tempfile.mkdtemp(prefix="pairmill-tests-")
@@ -123,6 +124,18 @@ def prefect_api(s3_endpoint: str) -> Iterator[str]:
     yield f"{server.url}/api"
     server.child.kill()
     server.child.communicate()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker's tests of faults counted to this process's counts."""
+    tally.update(getattr(node, "workeroutput", {}).get("tally", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand a worker's counts to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = dict(tally)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,4 +27,4 @@ def test_a_limit_and_a_whole_flow_make_a_table(
     _, _, limit, flow = table.splitlines()
     cells = [cell.strip() for cell in flow.strip("|").split("|")]
     assert "200" in limit
-    assert (cells[1], float(cells[3]) > 0, float(cells[5]) > 0) == ("200", True, True)
+    assert (cells[1], float(cells[2].replace(",", "")) > 0, float(cells[5]) > 0) == ("200", True, True)

@@ -41,7 +41,8 @@ def test_the_demo_says_what_the_readme_says_then_pays_for_nothing(checkout: Path
     assert first.returncode == 0, first.stderr
     assert "running the demo, with a stand-in instead of a model" in first.stderr.splitlines()[0]
     said = {CHANGING.sub("", line) for line in first.stdout.splitlines()}
-    promised = [line for line in README.splitlines() if line.startswith(("│ ", "╭─ "))]
+    first_block = README.split("```")[1]
+    promised = [line for line in first_block.splitlines() if line.startswith(("│ ", "╭─ "))]
     assert [line for line in promised if CHANGING.sub("", line) not in said] == [], first.stdout
     assert len(promised) > 6
 

@@ -41,8 +41,7 @@ def test_the_tree_lists_every_module() -> None:
 
 def test_the_first_command_sets_up_and_runs_and_the_second_tests() -> None:
     assert INDENTED[:2] == [
-        "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && "
-        ".venv/bin/python -m flows.run",
+        "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && .venv/bin/python -m flows.run",
         ".venv/bin/pytest",
     ]
 
