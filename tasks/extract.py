@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tasks.clients.descriptions import Descriptions, list_source, read_descripti
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
 from tasks.core.columns import fit_source_columns
+from tasks.core.errors import PairmillError, RejectedError, StorageError
 from tasks.core.planning import USED, number_hashes, plan_requests
 from tasks.core.requests import Order, Plan
 from tasks.policy import is_transient
@@ -35,13 +36,20 @@ UNKNOWN_LANGUAGES = 20
 def hold_source(order: Order) -> Iterator[None]:
     """Be the only run of this source and destination inside the block: two would pay for the same requests.
 
-    A second one waits, and then finds what the first has published. A preview waits for nobody.
+    A second one waits, and then finds what the first has published. A preview waits
+    for nobody. Where an error of ours ends the block, nothing of the run stays under
+    staging/, but for the judged rows that its message says to read.
     """
-    if order.limit:
-        yield
-        return
-    with hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait")):
-        yield
+    lease = hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait"))
+    with nullcontext() if order.limit else lease:
+        try:
+            yield
+        except RejectedError:
+            raise
+        except PairmillError:
+            with suppress(StorageError):  # maintain removes what is left
+                storage.delete_prefix(order.staging)
+            raise
 
 
 @task(

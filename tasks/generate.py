@@ -70,9 +70,10 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
 
 @contextmanager
 def _connect(order: Order, plan: Plan) -> Iterator[ModelClient]:
+    # First, since a name or key that cannot work leaves nothing behind.
+    lane = open_lane(order.recipe, order.api_base)
+    get_run_logger().info("%s lane: %s", lane.name, lane.why)
     with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
-        lane = open_lane(order.recipe, order.api_base)
-        get_run_logger().info("%s lane: %s", lane.name, lane.why)
         with ModelClient(
             lambda: lane.call,
             record,

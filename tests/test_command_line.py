@@ -114,7 +114,6 @@ class Bad:
     options: dict[str, str | None] = field(default_factory=dict)
     world: Callable[[Bench], None] = nothing
     calls: int = 0
-    planned: bool = False
 
 
 BAD = {
@@ -133,16 +132,14 @@ BAD = {
     "no such choice": Bad(2, ('"replace"', "redo"), {"--on-published": "replace"}),
     "no such day": Bad(2, ("2026-02-30", "YYYY-MM-DD"), {"--partition": "2026-02-30"}),
     "no day": Bad(2, ("--partition",), {"--partition": "../x"}),
-    "wrong key": Bad(1, ("refuses the key", "Set the right API key"), world=refuse_key, calls=1, planned=True),
-    "wrong model": Bad(
-        1, ("openai/x", "no such model or address", "--model-name"), world=know_no_model, calls=1, planned=True
-    ),
-    "no key": Bad(1, ("set OPENAI_API_KEY",), world=forget_key, planned=True),
+    "wrong key": Bad(1, ("refuses the key", "Set the right API key"), world=refuse_key, calls=1),
+    "wrong model": Bad(1, ("openai/x", "no such model or address", "--model-name"), world=know_no_model, calls=1),
+    "no key": Bad(1, ("set OPENAI_API_KEY",), world=forget_key),
     "unknown scheme": Bad(2, ("source is 'gs://bucket/x'", "s3://bucket/prefix"), {"--source": "gs://bucket/x"}),
     "a path": Bad(2, ("destination is '/data/out'",), {"--destination": "/data/out"}),
     "no model": Bad(2, ("Missing: --model-name",), {"--model-name": None}),
     "only a destination": Bad(2, ("Missing: --source, --model-name",), {"--model-name": None, "--source": None}),
-    "unknown provider": Bad(2, ("'nope/x'", "provider/model"), {"--model-name": "nope/x"}, planned=True),
+    "unknown provider": Bad(2, ("'nope/x'", "provider/model"), {"--model-name": "nope/x"}),
     "the stand-in": Bad(2, ("is no model",), {"--model-name": f"openai/{STAND_IN}"}),
     "type clash": Bad(1, ("'id' is Int64", "holds it as String"), world=publish_other_types),
     "unknown option": Bad(2, ("--sorce",), {"--sorce": "x"}),
@@ -166,7 +163,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     assert "Traceback" not in said
     assert len(bench.model.prompts) == bad.calls
     left = {"/".join(key.split("/")[:2]) for key in bench.objects() - before}
-    assert left == ({"out/journal", "out/staging"} if bad.planned else set())
+    assert left == ({"out/journal"} if bad.calls else set())
 
 
 def test_an_endpoint_where_nothing_answers_is_one_clear_line(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
