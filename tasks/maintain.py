@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.clients import compaction, erasure, journal, publishing, storage, table
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
+from tasks.core.columns import TEXTS
 from tasks.core.layout import Layout
 from tasks.core.requests import hash_descriptions, normalise_description, possible_keys
 
@@ -77,25 +78,35 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
         tables = [item.uri for name in TABLES for item in _list(f"{layout.destination}/{name}")]
         staged = [item.uri for item in _list(f"{layout.destination}/staging")]
         found = erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
-        texts = {description, text}.union(
-            *(found[name].drop_nulls() for name in found.columns if name != "request_key")
-        )
+        pairs = found.select(name for name in TEXTS if name in found.columns).drop_nulls()
+        forgotten = erasure.Forgotten(description, digest, frozenset(pairs.iter_rows()))
         done = _forget_in_tables(layout, digest)
         done += _forget_in_journal(layout, description, found["request_key"])
         for uri in staged:
             if not uri.endswith(".lease"):
                 storage.delete_objects([uri])
         done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
+        exports = set[str]()
         for part in ("tasks", "exports", "runs"):
             for item in _list(f"{layout.destination}/{part}"):
                 if part == "runs" and not item.uri.endswith(".json"):
                     continue
-                removed = erasure.erase_texts(item.uri, texts)
+                removed = erasure.erase_description(item.uri, forgotten)
                 if part == "runs" and removed:
                     # The same report for people to read: it cannot be edited, and the figures stay in the JSON.
                     storage.delete_objects([f"{item.uri.removesuffix('.json')}.{kind}" for kind in ("md", "html")])
                 done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
-                done += [f"{item.uri}: {removed:,} rows erased"] if removed else []
+                done += [f"{item.uri}: rows erased: {removed:,}"] if removed else []
+                if part == "exports" and removed:
+                    exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
+    done += [
+        f"exports/{version}: its card shows figures and examples of before; make a new export and remove this one"
+        for version in sorted(exports)
+    ]
+    if found.height or exports:
+        done += ["The source was not touched: remove the description there too, or the next run asks for it again"]
+    else:
+        done += ["No row here belongs to this description: its text must be that of the source, letter by letter"]
     return done
 
 

@@ -125,15 +125,17 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     storage.write_bytes(f"{brainstormed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
     storage.write_bytes(f"{night.destination}/tasks/a.jsonl", json.dumps({"task": words[0]}).encode())
     card = f"{night.destination}/exports/e/pairs.jsonl"
-    storage.write_bytes(card, b"".join(json.dumps({"anchor": text}).encode() + b"\n" for text in ("other", words[1])))
+    lines = [{"query": "other", "pos": [words[2]]}, {"query": words[1], "pos": [words[2]]}]
+    storage.write_bytes(card, "".join(json.dumps(line) + "\n" for line in lines).encode())
     held = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
     assert {name.split("/")[1] for name in held} >= {"pairs", "journal", "exports"}
     assert maintain("--forget", words[0])["done"]
+    del words[2]  # kept where another description's pair holds it
     left = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
     assert {name for name in left if not name.startswith("tasks-")} == set()
-    assert storage.read_bytes(card) == b'{"anchor": "other"}\n'
+    assert json.loads(storage.read_bytes(card)) == lines[0]
     assert sorted(night.rows("pairs")["id"]) == sorted(set(before["pairs"]["id"]) - {31})
-    assert maintain("--forget", words[0])["done"] == [
+    assert maintain("--forget", words[0])["done"][:2] == [
         f"{night.destination}/{name}: every version before this one was removed" for name in ("pairs", "rejected")
     ]
 
@@ -147,6 +149,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
             "partition": ["2026-11-01"] * 2,
             "task": [secret, other],
             "input": ["stinking bishop", "paring knife"],
+            "positive_document": ["German", "a short blade"],
             "description_hash": hash_descriptions([secret, other]),
             "request_key": ["published-1", "published-2"],
         }
@@ -168,8 +171,17 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     storage.write_bytes(layout.report("r").replace(".json", ".html"), f"<p>{secret}</p>".encode())
     storage.write_bytes(layout.report("r"), json.dumps({"samples": [{"task": secret}, {"task": other}]}).encode())
 
-    assert forget_description.fn(layout, "me", f" {secret} ")
+    full = pairs.with_columns(variation=pl.lit(None, pl.String), language=pl.Series(["English", "German"]))
+    storage.write_frame(full, f"{layout.destination}/exports/v1/full/train.parquet")
+    anchors = pairs.select(anchor="input", positive="positive_document")
+    storage.write_frame(anchors, f"{layout.destination}/exports/v1/pairs/train.parquet")
 
+    done = forget_description.fn(layout, "me", f" {secret} ")
+
+    assert any("exports/v1: its card" in line for line in done)
+    assert any("The source was not touched" in line for line in done)
+    assert storage.read_frame(f"{layout.destination}/exports/v1/full/train.parquet").equals(full[1:])
+    assert storage.read_frame(f"{layout.destination}/exports/v1/pairs/train.parquet").equals(anchors[1:])
     words = [secret, json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
     left = {(name, word) for name, data in everything(bucket).items() for word in words if word.encode() in data}
     assert left == set()

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -9,6 +10,17 @@ import polars as pl
 from tasks.clients import storage
 
 _HASH, _KEY = "description_hash", "request_key"
+# What the two texts of a pair are called, in our tables and in each format of an export.
+_PAIR_NAMES = (("input", "positive_document"), ("anchor", "positive"), ("query", "pos"))
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """One description, its hash, and the pairs (input, positive document) that were made for it."""
+
+    description: str
+    digest: str
+    pairs: frozenset[tuple[Any, Any]]
 
 
 def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
@@ -45,39 +57,57 @@ def erase_completions(uri: str, keys: pl.Series, description: str) -> int:
     return int(before - after)
 
 
-def erase_texts(uri: str, texts: set[str]) -> int | None:
-    """Remove from one object whatever has one of these texts as a value; return how many rows or items.
+def erase_description(uri: str, forgotten: Forgotten) -> int | None:
+    """Remove from one object what belongs to the description; return how many rows or items.
 
-    Parquet, JSON and JSON lines are understood. None: the object is of another kind and holds one of them.
+    Parquet, JSON and JSON lines are understood. None: the object is of another kind and holds it.
     """
     data = storage.read_bytes(uri)
     if uri.endswith(".parquet"):
         frame = storage.read_frame(uri)
-        strings = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-        rest = frame.filter(~pl.any_horizontal(pl.col(strings).is_in(list(texts)))) if strings else frame
+        rest = frame.filter(~_theirs(frame, forgotten))
         if rest.height < frame.height:
             storage.write_frame(rest, uri)
         return frame.height - rest.height
     if uri.endswith((".jsonl", ".json")):
         lines = data.decode().splitlines() if uri.endswith(".jsonl") else [data.decode()]
-        kept = [_without(json.loads(line), texts) for line in lines if line.strip()]
+        kept = [_without(json.loads(line), forgotten) for line in lines if line.strip()]
         removed = sum(count for _, count in kept)
         if removed:
             written = (json.dumps(value, ensure_ascii=False) for value, _ in kept if value is not None)
             storage.write_bytes(uri, "".join(f"{line}\n" for line in written).encode())
         return removed
-    return None if any(text.encode() in data for text in texts) else 0
+    return None if forgotten.description.encode() in data else 0
 
 
-def _without(value: Any, texts: set[str]) -> tuple[Any, int]:
-    """Return a JSON value without the objects that hold one of the texts, None for itself, and how many those were."""
+def _theirs(frame: pl.DataFrame, forgotten: Forgotten) -> pl.Series:
+    """Tell the rows that belong to the description: by its hash where they carry it, else by their pair."""
+    if _HASH in frame.columns:
+        return frame[_HASH].eq_missing(forgotten.digest)
+    for names in _PAIR_NAMES:
+        if set(names) <= set(frame.columns):
+            return pl.Series([pair in forgotten.pairs for pair in frame.select(names).iter_rows()], dtype=pl.Boolean)
+    return pl.repeat(value=False, n=frame.height, eager=True)
+
+
+def _without(value: Any, forgotten: Forgotten) -> tuple[Any, int]:
+    """Return a JSON value without what belongs to the description, None for itself, and how many items that was."""
     if isinstance(value, dict):
-        if any(isinstance(held, str) and held in texts for held in value.values()):
+        if value.get("task") == forgotten.description or _pair_of(value) in forgotten.pairs:
             return None, 1
-        parts = {name: _without(held, texts) for name, held in value.items() if name not in texts}
-        return {name: held for name, (held, _) in parts.items()}, sum(count for _, count in parts.values())
+        named = value.keys() & {forgotten.description}
+        parts = {name: _without(held, forgotten) for name, held in value.items() if name not in named}
+        return {name: held for name, (held, _) in parts.items()}, sum(count for _, count in parts.values()) + len(named)
     if isinstance(value, list):
-        items = [(item, *_without(item, texts)) for item in value if not (isinstance(item, str) and item in texts)]
+        items = [(item, *_without(item, forgotten)) for item in value if item != forgotten.description]
         kept = [new for old, new, _ in items if new is not None or old is None]
         return kept, sum(count for _, _, count in items) + len(value) - len(items)
     return value, 0
+
+
+def _pair_of(value: dict[str, Any]) -> tuple[Any, Any] | None:
+    for first, other in _PAIR_NAMES:
+        if isinstance(value.get(first), str) and other in value:
+            held = value[other]
+            return value[first], held[0] if isinstance(held, list) and held else str(held)
+    return None

@@ -15,5 +15,5 @@ class UpkeepReport(BaseModel):
 def upkeep_headline(report: UpkeepReport) -> str:
     """Say in one sentence what it came to."""
     saved = report.bytes_before - report.bytes_after
-    what = f"{len(report.done):,} things done" if report.done else "nothing to do"
+    what = f"things done: {len(report.done):,}" if report.done else "nothing to do"
     return f"{report.destination}: {what}, {max(0, saved):,} bytes saved, {report.bytes_after:,} left"
