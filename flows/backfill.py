@@ -93,7 +93,8 @@ def backfill(
         max_drift: Publish no day that differs more than this from the one before, in acceptance, duplicates,
             languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
-        seed: Another seed asks for fresh completions; the same one asks for the same again.
+        seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
+            with on_published redo, of everything.
     """
     parameters = dict(locals())
     days = check_backfill(**parameters)

@@ -224,6 +224,8 @@ def _notes(report: RunReport) -> list[str]:
     if not report.requests:
         left = f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
         notes.append(f"No call was paid for: what the source holds is served{left}.")
+        if report.already_served:
+            notes.append("--on-published redo judges it again; with another --seed too, it pays for fresh completions.")
     if report.shortfall:
         reasons = ", ".join(f"{reason} {pairs:,}" for reason, pairs in report.shortfall_reasons.items())
         notes.append(
@@ -237,7 +239,7 @@ def _notes(report: RunReport) -> list[str]:
 
 
 def _reasons(report: RunReport) -> Table:
-    table = Table("reason", "rows", "share", title="Rejected", title_justify="left")
+    table = Table("reason", "rows", "share", title="Rejected; a row may have several reasons", title_justify="left")
     for row in reason_rows(report):
         table.add_row(row["reason"], f"{row['rows']:,}", row["share"])
     return table

@@ -89,7 +89,8 @@ def generate_short_text_pairs(
         max_drift: Publish nothing that differs more than this from the partition before, in acceptance,
             duplicates, languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
-        seed: Another seed asks for fresh completions; the same one asks for the same again.
+        seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
+            with on_published redo, of everything.
         limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.
     """
     order = place_order(**locals())

@@ -20,6 +20,8 @@ from tasks.core.exports import SPLITS, ExportOrder, ExportReport
 from tasks.core.selection import as_flag_embedding, as_full, as_pairs, choose_rows, select_pairs, text_keys
 
 SAMPLE_PAIRS = 5
+# Parameters of the flow by the names that an order has for them.
+_OPTIONS = {"start_date": "from_day", "end_date": "to_day"}
 
 
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
@@ -61,7 +63,7 @@ def _find_done(uri: str, asked: dict[str, Any]) -> ExportReport | None:
         return None
     kept = json.loads(storage.read_bytes(f"{uri}/export.json"))
     if kept["asked"] != asked:
-        changed = sorted(name for name in asked if asked[name] != kept["asked"].get(name))
+        changed = sorted(_OPTIONS.get(name, name) for name in asked if asked[name] != kept["asked"].get(name))
         raise UsageError(
             f"{uri} is there already, made with another {', '.join(changed)}; an export never changes. "
             "Give this one a name of its own with --export-version."
@@ -75,7 +77,11 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
         held_out = _read_held_out(order.held_out, Path(folder))
     chosen, left_out = choose_rows(rows, order, held_out)
     if not chosen.height:
-        raise SourceError(f"No pair of {order.layout.pairs} is left for this export ({left_out}). Ask for more of it.")
+        why = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in left_out.items()) or "none match"
+        raise SourceError(
+            f"No pair of {order.layout.pairs} is left for this export ({why}). "
+            "Check the languages and days that were asked for."
+        )
     kept = rows.drop("group_id").join(chosen.lazy(), on="plan_row", how="inner", maintain_order="left")
     counts = chosen["split"].value_counts()
     sizes = {split: int(counts.filter(pl.col("split") == split)["count"].sum()) for split in SPLITS}

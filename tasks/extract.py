@@ -40,6 +40,7 @@ def hold_source(order: Order) -> Iterator[None]:
     for nobody. Where an error of ours ends the block, nothing of the run stays under
     staging/, but for the judged rows that its message says to read.
     """
+    storage.require_bucket(order.destination)
     lease = hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait"))
     with nullcontext() if order.limit else lease:
         try:
@@ -77,7 +78,6 @@ def extract_task_descriptions(order: Order) -> Plan:
         StorageError: Bucket, credentials or endpoint.
     """
     progress.begin("extract")
-    storage.require_bucket(order.destination)
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         found = read_descriptions(objects, Path(folder), order)

@@ -77,7 +77,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
         before = publishing.begin(order.layout, order.partition, order.run_id, _mark(order))
         decided = relate(decide(order, judged, before.pairs), *_published(order, before.pairs))
         figures = summarise(order, plan, decided, shards) | describe(order, decided, before.pairs, before.rejected)
-        if figures["judged"] >= ENOUGH_ROWS and figures["rejected"] > order.max_rejected_share * figures["judged"]:
+        if _too_much_rejected(order, figures):
             raise _too_many_rejected(_report(order, figures, _now_published(order), published=False), order)
         drift: Drift | None = figures["drift"]
         if figures["judged"] >= ENOUGH_ROWS and drift is not None and drift.worst.drift > order.max_drift:
@@ -170,6 +170,17 @@ def _too_different(drift: Drift, order: Order) -> RejectedError:
         f"{order.max_drift:.0%}. Nothing was published; every paid completion is kept. Read "
         f"{order.layout.report_page(order.run_id, 'html')}, then raise --max-drift or mend the source, and run again."
     )
+
+
+def _too_much_rejected(order: Order, figures: dict[str, Any]) -> bool:
+    """Whether the share is above the allowed one; few rows of a fresh source only where none was accepted.
+
+    A later night may have nothing left but descriptions of which nothing ever comes.
+    """
+    judged, rejected = figures["judged"], figures["rejected"]
+    fresh = not (figures["already_served"] or figures["already_rejected"])
+    enough = judged >= ENOUGH_ROWS or (fresh and rejected == judged)
+    return enough and bool(rejected > order.max_rejected_share * judged)
 
 
 def _too_many_rejected(report: RunReport, order: Order) -> RejectedError:

@@ -191,14 +191,16 @@ def test_pairs_and_languages_multiply_and_later_ones_are_added(
     assert counts == [(0, "English", 2), (0, "German", 2), (1, "English", 2), (1, "German", 2)]
 
 
+@pytest.mark.parametrize("sizes", [(3, 9), (20, 20)], ids=["three asked thrice", "twenty"])
 def test_too_many_rejected_rows_publish_nothing_and_say_why(
-    run: Run, bucket: str, model_server: ModelServer, capfd: pytest.CaptureFixture[str]
+    run: Run, bucket: str, model_server: ModelServer, capfd: pytest.CaptureFixture[str], sizes: tuple[int, int]
 ) -> None:
-    put(bucket, "tasks/a.jsonl", lines(20))
+    rows, judged = sizes
+    put(bucket, "tasks/a.jsonl", lines(rows))
     model_server.default = answer("no json")
     given = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
     assert main([*given, "--api-base", model_server.api_base]) == 1
     said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: 100% of 20 rows were rejected, above the allowed 50% (unparsable 20).")
+    assert said.startswith(f"error: 100% of {judged} rows were rejected, above the allowed 50% (unparsable {judged}).")
     assert table.open_table(f"{bucket}/out/pairs") is None
-    assert run("--max-rejected-share", "1")["cached"] == 20
+    assert run("--max-rejected-share", "1")["cached"] == judged

@@ -191,6 +191,7 @@ def check_language(name: str) -> str:
     names = list(dict.fromkeys(known[key] for key in near))[:3]
     raise UsageError(
         f"Unknown language {name!r}; {len(LANGUAGES)} are known, by their English names. "
+        + ("Separate several by spaces. " if "," in name else "")
         + (f"Nearest: {', '.join(names)}." if names else "All are listed in tasks/core/languages.py.")
     )
 
