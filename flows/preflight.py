@@ -95,7 +95,7 @@ def _fail(message: str) -> str:
 
 async def _call(order: Any) -> str:
     from tasks.clients.lane import open_lane  # noqa: PLC0415
-    from tasks.clients.llm import CallFault  # noqa: PLC0415
+    from tasks.clients.outcome import CallFault  # noqa: PLC0415
     from tasks.core.parsing import parse_pair  # noqa: PLC0415
     from tasks.core.prompts import build_prompt  # noqa: PLC0415
     from tasks.generate import own_price  # noqa: PLC0415

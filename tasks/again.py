@@ -9,7 +9,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import storage, table
+from tasks.clients import frames, table
 from tasks.core.planning import GROUP, next_requests
 from tasks.core.requests import Order, Plan, Shard
 from tasks.load import ENOUGH_ROWS, decide
@@ -47,8 +47,8 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
     if order.max_attempts_per_pair == 1 or _is_too_much(order, rejected, rows):
         return ()
     round_ = max(shard.round for shard in judged) + 1
-    last = storage.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
-    every = storage.scan_frames([shard.uri for shard in judged])
+    last = frames.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
+    every = frames.scan_frames([shard.uri for shard in judged])
     short = _find_short(plan, decide(order, last, table.open_table(order.layout.pairs), among=every))
     # Every pair of the first round that is not missing is accepted: so duplicates count, too.
     if _is_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
@@ -92,5 +92,5 @@ def _find_used(plan: Plan, judged: pl.LazyFrame, short: pl.DataFrame) -> pl.Data
     columns = [*GROUP, "sample_index"]
     used = [judged.select(columns)]
     if plan.used_uri:
-        used.append(storage.scan_frames([plan.used_uri]).select(columns))
+        used.append(frames.scan_frames([plan.used_uri]).select(columns))
     return pl.concat(used).join(short.lazy().select(GROUP), on=GROUP, how="semi").collect(engine="streaming")

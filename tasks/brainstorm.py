@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from tasks.clients import journal, source, storage
-from tasks.clients.calls import Request
+from tasks.clients.attempts import Request
 from tasks.core.brainstorming import LIST_LENGTH, LITTLE_NEW, Brainstorm, ListRequest, request_lists
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.clients import journal, llm, storage, table
+from tasks.clients import frames, journal, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerCall, estimate
 from tasks.core.prompts import build_prompt
@@ -58,7 +58,7 @@ def _learn_tokens(order: Order) -> TokensPerCall | None:
     held = [table.scan(table.open_table(uri)) for uri in (order.layout.pairs, order.layout.rejected)]
     of_model = pl.col("model_name") == order.recipe.model_name
     for rows, where in (
-        (storage.scan_frames(journalled) if journalled else None, "in the journal"),
+        (frames.scan_frames(journalled) if journalled else None, "in the journal"),
         (
             pl.concat([_tokens(one.filter(of_model)) for one in held if one is not None] or [_tokens(_NONE)]),
             "published",

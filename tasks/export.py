@@ -11,7 +11,7 @@ import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.clients import storage, table
+from tasks.clients import frames, storage, table
 from tasks.clients.lease import hold_lease
 from tasks.clients.source import read_frames
 from tasks.core.card import make_card
@@ -92,7 +92,7 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
     }
     for split in (split for split in SPLITS if sizes[split]):
         ours = kept.filter(pl.col("split") == split)
-        storage.sink_frames({f"{uri}/{name}/{split}.{endings[name]}": shape(ours) for name, shape in shapes.items()})
+        frames.sink_frames({f"{uri}/{name}/{split}.{endings[name]}": shape(ours) for name, shape in shapes.items()})
     return ExportReport(
         version=order.version,
         uri=uri,

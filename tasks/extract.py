@@ -14,7 +14,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import publishing, storage, table
+from tasks.clients import frames, publishing, storage, table
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
@@ -142,7 +142,7 @@ def _stage_used(order: Order, used: pl.DataFrame) -> str:
     if not used.height:
         return ""
     uri = f"{order.staging}/used.parquet"
-    storage.write_frame(used, uri)
+    frames.write_frame(used, uri)
     return uri
 
 

@@ -11,11 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import journal, llm, storage
+from tasks.clients import frames, journal, llm
+from tasks.clients.attempts import Attempts, Request
 from tasks.clients.budget import Budget
-from tasks.clients.calls import ModelClient, Request
+from tasks.clients.calls import ModelClient
 from tasks.clients.lane import open_lane
-from tasks.clients.llm import Reply
+from tasks.clients.outcome import Reply
 from tasks.clients.rates import Rates
 from tasks.core.columns import COMPLETIONS
 from tasks.core.errors import StoppedError
@@ -74,19 +75,19 @@ def _connect(order: Order, plan: Plan) -> Iterator[ModelClient]:
     lane = open_lane(order.recipe, order.api_base)
     get_run_logger().info("%s lane: %s", lane.name, lane.why)
     with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
-        with ModelClient(
-            lambda: lane.call,
+        attempts = Attempts(
+            lane.call,
             record,
             order.concurrency,
-            close_call=lane.close,
             rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=order.recipe.max_tokens),
             budget=_budget(order),
             price=own_price(order),
             find_problem=_problem_finder(plan),
-        ) as client:
-            progress.paid = lambda: client.paid + client.failed
+        )
+        with ModelClient(attempts, close_call=lane.close) as client:
+            progress.paid = lambda: attempts.paid + attempts.failed
             yield client
-        get_run_logger().info("%d calls paid, %d attempts repeated", client.paid, client.retried)
+        get_run_logger().info("%d calls paid, %d attempts repeated", attempts.paid, attempts.retried)
     if record.lost is not None:
         raise record.lost
 
@@ -141,7 +142,7 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     Raises:
         UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
     """
-    rows = storage.read_frame(shard.uri)
+    rows = frames.read_frame(shard.uri)
     context = TaskRunContext.get()
     if context is not None and context.task_run.run_count > 1:
         rows = _look_up_again(rows, order)
@@ -152,7 +153,7 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
         answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
         rows = pl.concat([rows.filter(pl.col("cached")), answered.select(rows.columns)]).sort("plan_row")
     uri = f"{order.staging}/completions/{shard.number:06}.parquet"
-    storage.write_frame(rows, uri)
+    frames.write_frame(rows, uri)
     return replace(shard, uri=uri, calls_in_flight=model().limit if wanted.height else 0)
 
 

@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import publishing, storage, table
+from tasks.clients import frames, publishing, storage, table
 from tasks.clients.lease import Lease, hold_lease
 from tasks.core.columns import TEXTS, with_missing
 from tasks.core.duplicates import KEYS
@@ -66,7 +66,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
     progress.begin("load")
     if not plan.requests:
         return _report(order, summarise(order, plan, None), _now_published(order), published=False)
-    judged = storage.scan_frames([shard.uri for shard in shards])
+    judged = frames.scan_frames([shard.uri for shard in shards])
     if order.limit:
         decided = decide(order, judged, table.open_table(order.layout.pairs))
         figures = summarise(order, plan, decided, shards) | {"profile": profile_rows(decided)}

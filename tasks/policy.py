@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.clients.storage import TransientStorageError
+from tasks.clients.storage_errors import TransientStorageError
 
 
 async def is_transient(_task: Any, _run: Any, state: Any) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.clients import journal, storage
+from tasks.clients import frames, journal
 from tasks.core.columns import COMPLETIONS
 from tasks.core.requests import Order, Shard
 
@@ -69,5 +69,5 @@ def stage_shards(
         if only_cached:
             staged = staged.filter("cached")
         uri = f"{order.staging}/plan/{number + index:06}.parquet"
-        storage.write_frame(staged, uri)
+        frames.write_frame(staged, uri)
         yield Shard(number + index, uri, round_, staged.height, int(staged["cached"].sum()))

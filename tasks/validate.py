@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from tasks.clients import storage
+from tasks.clients import frames
 from tasks.core.judging import judge_completions
 from tasks.core.requests import Order, Shard
 from tasks.policy import is_transient
@@ -28,7 +28,7 @@ def validate_pairs(shard: Shard, order: Order) -> Shard:
     Returns:
         Where the judged rows lie, and how many were rejected; see `judge_completions` for their columns.
     """
-    judged = judge_completions(storage.read_frame(shard.uri).lazy(), order)
+    judged = judge_completions(frames.read_frame(shard.uri).lazy(), order)
     uri = f"{order.staging}/judged/{shard.number:06}.parquet"
-    storage.write_frame(judged, uri)
+    frames.write_frame(judged, uri)
     return replace(shard, uri=uri, rejected=judged.filter(pl.col("reasons").list.len() > 0).height)

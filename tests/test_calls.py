@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.clients.attempts import RESUME, Attempts, Request
 from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
-from tasks.clients.calls import RESUME, ModelClient, Request
-from tasks.clients.llm import CallFault, Reply
+from tasks.clients.calls import ModelClient
+from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK
 from tasks.core.errors import ModelError, PairmillError, StoppedError, StorageError
 from tasks.core.price import Price
@@ -53,7 +54,7 @@ class Model:
 def complete(
     call: Callable[[str], Awaitable[Reply]], kept: Kept, requests: int = 1, concurrency: int = 16, **options: Any
 ) -> list[dict[str, Any]]:
-    with ModelClient(lambda: call, kept, concurrency, **{"backoff_seconds": 0.001, **options}) as model:
+    with ModelClient(Attempts(call, kept, concurrency, **{"backoff_seconds": 0.001, **options})) as model:
         return model.complete([Request(f"key {number}", f"prompt {number}") for number in range(requests)])
 
 
@@ -69,7 +70,7 @@ def test_every_request_has_its_completion_in_order_and_in_the_journal() -> None:
 
 def test_equal_requests_in_flight_are_asked_once() -> None:
     model, kept = Model(always(GOOD), 0.05), Kept()
-    with ModelClient(lambda: model, kept, 8) as client:
+    with ModelClient(Attempts(model, kept, 8)) as client:
         completions = client.complete([Request("one key", "one prompt")] * 5)
     assert (model.calls, len(completions), len(kept.completions)) == (1, 5, 1)
 
@@ -252,7 +253,7 @@ def test_a_shard_is_asked_for_whole_before_the_next_begins_and_their_ends_overla
         await asyncio.sleep(0.001)
         return GOOD
 
-    with ModelClient(lambda: call, Kept(), 4) as client, ThreadPoolExecutor(2) as steps:
+    with ModelClient(Attempts(call, Kept(), 4)) as client, ThreadPoolExecutor(2) as steps:
         shards = [[Request(f"{shard} {row}", f"{shard} of {row}") for row in range(20)] for shard in range(2)]
         first = steps.submit(client.complete, shards[0])
         while not prompts:

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from tasks.clients.storage import TransientStorageError
+from tasks.clients.storage_errors import TransientStorageError
 from tasks.core import errors
 from tasks.core.errors import PairmillError
 

@@ -12,7 +12,7 @@ import yaml
 from prefect.logging import disable_run_logger
 
 from flows.export import place_export
-from tasks.clients import storage, table
+from tasks.clients import access, storage, table
 from tasks.core.columns import LINEAGE, PAIR
 from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportReport
@@ -90,7 +90,7 @@ def export(destination: str, **changes: Any) -> ExportReport:
 
 
 def read(report: ExportReport, config: str) -> pl.DataFrame:
-    options = storage.object_store_options()
+    options = access.object_store_options()
     return pl.concat(
         pl.read_parquet(uri, storage_options=options).with_columns(split=pl.lit(uri.rsplit("/", 1)[1].split(".")[0]))
         for uri in report.files[config]
@@ -240,8 +240,8 @@ def test_datasets_reads_the_folder_and_the_s3_files(
     queries = load_dataset("json", data_files=f"{folder}/flag_embedding/*.jsonl", cache_dir=cache)["train"]
     assert queries.column_names == ["query", "pos", "neg"]
     assert load_dataset(str(folder), cache_dir=cache)["train"].column_names == ["anchor", "positive"]
-    access = storage.resolve_access()
-    options = {"key": access.key, "secret": access.secret, "endpoint_url": access.endpoint}
+    now = access.resolve_access()
+    options = {"key": now.key, "secret": now.secret, "endpoint_url": now.endpoint}
     files = {split: f"{report.uri}/pairs/{split}.parquet" for split in SPLITS}
     remote = load_dataset("parquet", data_files=files, storage_options=options, cache_dir=cache)
     assert {split: remote[split].num_rows for split in SPLITS} == report.rows

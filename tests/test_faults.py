@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
-from tasks.clients.calls import ATTEMPTS, RESUME, ModelClient, Request
+from tasks.clients.attempts import ATTEMPTS, RESUME, Attempts, Request
+from tasks.clients.calls import ModelClient
 from tasks.clients.lane import SETTING, open_lane
 from tasks.core.errors import ModelError, PairmillError, UsageError
 from tasks.core.requests import Recipe
@@ -123,10 +124,8 @@ def complete(
 ) -> list[dict[str, Any]]:
     """Ask for completions with real calls to the test server."""
     lane = open_lane(Recipe(**{"model_name": dialect.model_name, **recipe}), dialect.api_base(models))
-    client = ModelClient(
-        lambda: lane.call, kept, IN_FLIGHT, close_call=lane.close, deadline_seconds=deadline, backoff_seconds=0.01
-    )
-    with client as model:
+    attempts = Attempts(lane.call, kept, IN_FLIGHT, deadline_seconds=deadline, backoff_seconds=0.01)
+    with ModelClient(attempts, close_call=lane.close) as model:
         return model.complete([Request(prompt, prompt) for prompt in prompts])
 
 

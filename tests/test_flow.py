@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from flows.run import main
-from tasks.clients import storage, table
+from tasks.clients import access, frames, storage, table
 from tests.model_server import ModelServer, answer, good_text
 
 Run = Callable[..., dict[str, Any]]
@@ -62,7 +62,7 @@ def test_a_thousand_descriptions_become_a_table_and_nothing_is_paid_for_twice(
     pairs = read(bucket)
     assert sorted(pairs["id"]) == list(range(1000))
     assert set(pairs["run_id"]) == {first["run_id"]}
-    files = pl.read_parquet(first["files"], storage_options=storage.object_store_options())
+    files = pl.read_parquet(first["files"], storage_options=access.object_store_options())
     assert files.sort("id").equals(pairs.sort("id").select(files.columns))
 
     second = run()
@@ -87,7 +87,7 @@ def test_every_format_is_read_under_one_prefix_and_our_own_folders_are_not(run: 
     put(bucket, "a.jsonl", as_lines([{"task": "match one", "level": 1}, {"task": " match one "}, {"task": "  "}]))
     put(bucket, "b.csv", "task,site\nmatch two,x\n")
     put(bucket, "c.txt", "match three\n\nmatch four\n")
-    storage.write_frame(pl.DataFrame({"task": ["match five"], "level": [5]}), f"{bucket}/deep/d.parquet")
+    frames.write_frame(pl.DataFrame({"task": ["match five"], "level": [5]}), f"{bucket}/deep/d.parquet")
     put(bucket, "e.json", "no source")
     report = run("--source", bucket)
     assert (report["descriptions"], report["repeated"], report["blank"], report["judged"]) == (5, 1, 2, 5)
@@ -115,7 +115,7 @@ def test_odd_names_of_columns_and_of_a_destination_survive(run: Run, bucket: str
     odd = {"my column": 1, "a,b;c": 2, "größe": 3, "a.b": 4, "x=y": {"z z": 5}}
     put(bucket, "tasks/a.jsonl", as_lines([{"task": "match one", **odd}]))
     report = run("--destination", f"{bucket}/out ü+b")
-    pairs = pl.read_parquet(report["files"], storage_options=storage.object_store_options())
+    pairs = pl.read_parquet(report["files"], storage_options=access.object_store_options())
     assert pairs.select(*odd).to_dicts() == [odd]
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tasks.clients import lane, llm
 from tasks.clients.lane import open_lane
-from tasks.clients.llm import CallFault, Reply
+from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.wire import Wire, open_wire
 from tasks.core.allowances import read_allowances
 from tasks.core.errors import UsageError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.clients import llm
-from tasks.clients.llm import CallFault, Reply, parse_retry_after
+from tasks.clients.outcome import CallFault, Reply, classify, parse_retry_after
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.prompts import RESPONSE_SCHEMA
 from tasks.core.requests import Recipe
@@ -203,7 +203,7 @@ def test_a_body_of_a_megabyte_makes_a_short_message(model_server: ModelServer, s
 
 
 def test_an_exception_of_an_unknown_kind_is_transient() -> None:
-    assert llm.classify(RuntimeError(), PRICED).kind == "transient"
+    assert classify(RuntimeError(), PRICED).kind == "transient"
 
 
 def test_a_completion_answered_for_another_model_keeps_that_name(model_server: ModelServer) -> None:

@@ -9,7 +9,7 @@ import boto3
 import polars as pl
 import pytest
 
-from tasks.clients import compaction, journal, storage, table
+from tasks.clients import compaction, frames, journal, storage, table
 from tasks.core.columns import JOURNAL
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
@@ -25,7 +25,7 @@ def segment(uri: str, name: str, *completions: tuple[str, str, int]) -> None:
     rows = [
         {"request_key": key, "text": text, "completed_at": NOW + timedelta(seconds=at)} for key, text, at in completions
     ]
-    storage.write_frame(pl.DataFrame(rows, schema=JOURNAL), f"{uri}/segments/{name}.parquet")
+    frames.write_frame(pl.DataFrame(rows, schema=JOURNAL), f"{uri}/segments/{name}.parquet")
 
 
 def look_up(uri: str, *keys: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def test_a_look_up_finds_the_same_before_during_and_after_compaction(recipe: str
 def test_a_compacted_file_is_sorted_and_holds_each_key_once(recipe: str) -> None:
     compaction.compact_recipe(recipe, "me", NOW)
     (file,) = [uri for uri in journal.find_segments(recipe) if "/compacted/" in uri]
-    rows = storage.read_frame(file)
+    rows = frames.read_frame(file)
     assert rows["request_key"].to_list() == ["k1", "k2", "k3"]
     assert rows.schema == pl.Schema(JOURNAL)
 
@@ -165,23 +165,23 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     storage.write_bytes(f"{asked}/recipe.json", recipe.canonical)
     segment(listed, "a", ("one", json.dumps(["another", secret]), 1), ("two", json.dumps([other]), 1))
     storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
-    storage.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
+    frames.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
     texts = "".join(json.dumps({"task": text}) + "\n" for text in (secret, other))
     storage.write_bytes(f"{layout.destination}/tasks/a.jsonl", texts.encode())
     storage.write_bytes(layout.report("r").replace(".json", ".html"), f"<p>{secret}</p>".encode())
     storage.write_bytes(layout.report("r"), json.dumps({"samples": [{"task": secret}, {"task": other}]}).encode())
 
     full = pairs.with_columns(variation=pl.lit(None, pl.String), language=pl.Series(["English", "German"]))
-    storage.write_frame(full, f"{layout.destination}/exports/v1/full/train.parquet")
+    frames.write_frame(full, f"{layout.destination}/exports/v1/full/train.parquet")
     anchors = pairs.select(anchor="input", positive="positive_document")
-    storage.write_frame(anchors, f"{layout.destination}/exports/v1/pairs/train.parquet")
+    frames.write_frame(anchors, f"{layout.destination}/exports/v1/pairs/train.parquet")
 
     done = forget_description.fn(layout, "me", f" {secret} ")
 
     assert any("exports/v1: its card" in line for line in done)
     assert any("The source was not touched" in line for line in done)
-    assert storage.read_frame(f"{layout.destination}/exports/v1/full/train.parquet").equals(full[1:])
-    assert storage.read_frame(f"{layout.destination}/exports/v1/pairs/train.parquet").equals(anchors[1:])
+    assert frames.read_frame(f"{layout.destination}/exports/v1/full/train.parquet").equals(full[1:])
+    assert frames.read_frame(f"{layout.destination}/exports/v1/pairs/train.parquet").equals(anchors[1:])
     words = [secret, json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
     left = {(name, word) for name, data in everything(bucket).items() for word in words if word.encode() in data}
     assert left == set()

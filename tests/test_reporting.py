@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from prefect.logging import disable_run_logger
 
-from tasks.clients import storage, table
+from tasks.clients import frames, storage, table
 from tasks.core.columns import COMPLETIONS, REQUESTS
 from tasks.core.errors import RejectedError
 from tasks.core.judging import judge_completions
@@ -45,7 +45,7 @@ def publish(order: Order, texts: list[str]) -> RunReport:
     frame = pl.DataFrame({name: given.get(name, [None] * rows) for name in schema}, schema=schema)
     judged = judge_completions(frame.with_columns(cached=pl.lit(value=True)).lazy(), order)
     uri = f"{order.staging}/judged/000000.parquet"
-    storage.write_frame(judged, uri)
+    frames.write_frame(judged, uri)
     plan = Plan(requests=rows, wanted=rows, descriptions=rows, cached=rows)
     with disable_run_logger():
         report: RunReport = publish_partition.fn(order, plan, [Shard(0, uri, 0, rows, rows)])

@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from s3fs.errors import translate_boto_error
 
-from tasks.clients import storage, table
-from tasks.clients.storage import TransientStorageError
+from tasks.clients import access, frames, storage, storage_errors, table
+from tasks.clients.storage_errors import TransientStorageError
 from tasks.clients.table import Publish
 from tasks.core.errors import SourceError, StorageError
 from tests.s3_proxy import S3Proxy
@@ -22,7 +22,7 @@ WRITERS: dict[str, Callable[[str], object]] = {
     "s3fs create": lambda uri: storage.create_bytes(f"{uri}/b", b"b"),
     "s3fs replace": lambda uri: storage.replace_bytes(f"{uri}/a", b"c", storage.list_objects(f"{uri}/a")[0].etag),
     "polars": lambda uri: ROWS.lazy().sink_parquet(
-        f"{uri}/d.parquet", storage_options=storage.object_store_options(), credential_provider=None
+        f"{uri}/d.parquet", storage_options=access.object_store_options(), credential_provider=None
     ),
     "deltalake": lambda uri: table.publish(
         f"{uri}/table", ROWS.lazy(), Publish("2026-01-01", "r", "r", 1), overwrite=False
@@ -31,7 +31,7 @@ WRITERS: dict[str, Callable[[str], object]] = {
 READERS: dict[str, Callable[[str], object]] = {
     "s3fs": lambda uri: storage.read_bytes(f"{uri}/a"),
     "s3fs list": storage.list_objects,
-    "polars": lambda uri: storage.scan_frames([f"{uri}/a.parquet"]).collect(),
+    "polars": lambda uri: frames.scan_frames([f"{uri}/a.parquet"]).collect(),
     "deltalake": lambda uri: table.open_table(f"{uri}/table"),
 }
 
@@ -60,11 +60,11 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 def test_the_environment_names_credentials_region_and_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    access = storage.resolve_access()
-    assert (access.key, access.secret, access.token) == ("test", "test-secret", "a-token")
-    assert (access.region, access.endpoint) == ("us-east-1", "http://127.0.0.1:1")
+    now = access.resolve_access()
+    assert (now.key, now.secret, now.token) == ("test", "test-secret", "a-token")
+    assert (now.region, now.endpoint) == ("us-east-1", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.org")
-    assert storage.resolve_access().endpoint == "https://s3.example.org"
+    assert access.resolve_access().endpoint == "https://s3.example.org"
 
 
 def test_a_profile_names_them_too(profile: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +73,9 @@ def test_a_profile_names_them_too(profile: Callable[[str], None], monkeypatch: p
         "aws_access_key_id = AKID\naws_secret_access_key = SECRET\nregion = eu-central-1\n"
         "endpoint_url = https://s3.example.org"
     )
-    access = storage.resolve_access()
-    assert (access.key, access.secret, access.token) == ("AKID", "SECRET", "")
-    assert (access.region, access.endpoint) == ("eu-central-1", "https://s3.example.org")
+    now = access.resolve_access()
+    assert (now.key, now.secret, now.token) == ("AKID", "SECRET", "")
+    assert (now.region, now.endpoint) == ("eu-central-1", "https://s3.example.org")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_http_is_allowed_where_the_endpoint_is_http(
     endpoint: str, allowed: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    options = storage.object_store_options()
+    options = access.object_store_options()
     assert options.get("aws_allow_http") == allowed
     assert options.get("aws_endpoint_url") == (endpoint or None)
     assert all(options.values())
@@ -103,7 +103,7 @@ def test_missing_credentials_say_what_to_set(name: str, value: str, said: str, m
         monkeypatch.delenv(given)
     monkeypatch.setenv(name, value)
     with pytest.raises(StorageError) as caught:
-        storage.resolve_access()
+        access.resolve_access()
     assert said in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_every_operation_takes_up_the_credentials_of_its_moment(
     process.write_text(f"#!/bin/sh\nprintf '{credentials}' $$\n")
     process.chmod(0o700)
     profile(f"credential_process = {process}\nregion = us-east-1")
-    storage.write_frame(ROWS, f"{bucket}/a.parquet")
+    frames.write_frame(ROWS, f"{bucket}/a.parquet")
     storage.write_bytes(f"{bucket}/a", b"a")
     table.publish(f"{bucket}/table", ROWS.lazy(), Publish("2026-01-01", "r", "r", 1), overwrite=False)
     before: set[str] = set()
@@ -203,7 +203,7 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
 @pytest.mark.parametrize("name", list(RAISED))
 def test_what_a_library_raises_is_one_line_of_ours(name: str) -> None:
     error, transient, said = RAISED[name]
-    ours = storage.translate_error(error, URI)
+    ours = storage_errors.translate_error(error, URI)
     assert isinstance(ours, TransientStorageError) == transient
     assert said in str(ours)
     assert not {"\n", "\x1b", "\u21b3"} & set(str(ours))

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import polars as pl
 import pytest
 
-from tasks.clients import storage, table
+from tasks.clients import access, table
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 
@@ -96,4 +96,4 @@ def test_a_partitions_files_are_readable_under_any_name(bucket: str, name: str) 
     held = table.open_table(uri)
     assert held is not None
     files = table.partition_files(held, DAY)
-    assert pl.read_parquet(files, storage_options=storage.object_store_options())["number"].to_list() == [3]
+    assert pl.read_parquet(files, storage_options=access.object_store_options())["number"].to_list() == [3]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.clients import storage
+from tasks.clients import frames, storage
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
 from tasks.core.errors import StorageError
@@ -60,7 +60,7 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
 def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None:
     names = [item.uri for item in files]
     target = f"{uri}/compacted/{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
-    rows = storage.scan_frames(names, include_file_paths="segment")
+    rows = frames.scan_frames(names, include_file_paths="segment")
     if oldest is not None:
         rows = rows.filter(pl.col("completed_at") >= oldest)
     earliest = (
@@ -68,9 +68,9 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None
         .unique("request_key", keep="first", maintain_order=True)
         .drop("segment")
     )
-    storage.sink_frame(earliest, f"{target}.parquet")
+    frames.sink_frame(earliest, f"{target}.parquet")
     wanted = rows.select(pl.col("request_key").n_unique()).collect(engine="streaming").item()
-    written = storage.scan_frames([f"{target}.parquet"]).select(pl.len()).collect().item()
+    written = frames.scan_frames([f"{target}.parquet"]).select(pl.len()).collect().item()
     if written != wanted:
         storage.delete_objects([f"{target}.parquet"])
         raise StorageError(

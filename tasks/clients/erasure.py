@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.clients import storage
+from tasks.clients import frames, storage
 
 _HASH, _KEY = "description_hash", "request_key"
 # What the two texts of a pair are called, in our tables and in each format of an export.
@@ -31,7 +31,7 @@ def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
     """
     found = [pl.DataFrame(schema={_KEY: pl.String})]
     for uri in uris:
-        rows = storage.scan_frames([uri])
+        rows = frames.scan_frames([uri])
         names = rows.collect_schema().names()
         if _HASH in names:
             wanted = [name for name in (_KEY, "task", "input", "positive_document", "text") if name in names]
@@ -44,7 +44,7 @@ def erase_completions(uri: str, keys: pl.Series, description: str) -> int:
 
     A brainstormed list holds it as JSON does.
     """
-    rows = storage.scan_frames([uri])
+    rows = frames.scan_frames([uri])
     quoted = [json.dumps(description, ensure_ascii=plain)[1:-1] for plain in (True, False)]
     holds = pl.any_horizontal(pl.col("text").str.contains(text, literal=True) for text in (description, *quoted))
     rest = rows.filter(~(pl.col(_KEY).is_in(keys.implode()) | holds.fill_null(value=False)))
@@ -52,7 +52,7 @@ def erase_completions(uri: str, keys: pl.Series, description: str) -> int:
     after = rest.select(pl.len()).collect(engine="streaming").item()
     if after < before:
         if after:
-            storage.sink_frame(rest, f"{uri.removesuffix('.parquet')}-{uuid.uuid4().hex[:8]}.parquet")
+            frames.sink_frame(rest, f"{uri.removesuffix('.parquet')}-{uuid.uuid4().hex[:8]}.parquet")
         storage.delete_objects([uri])
     return int(before - after)
 
@@ -64,10 +64,10 @@ def erase_description(uri: str, forgotten: Forgotten) -> int | None:
     """
     data = storage.read_bytes(uri)
     if uri.endswith(".parquet"):
-        frame = storage.read_frame(uri)
+        frame = frames.read_frame(uri)
         rest = frame.filter(~_theirs(frame, forgotten))
         if rest.height < frame.height:
-            storage.write_frame(rest, uri)
+            frames.write_frame(rest, uri)
         return frame.height - rest.height
     if uri.endswith((".jsonl", ".json")):
         lines = data.decode().splitlines() if uri.endswith(".jsonl") else [data.decode()]

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import orjson
 import polars as pl
 
-from tasks.clients import storage
+from tasks.clients import frames, storage
 from tasks.core.columns import JOURNAL, UTC_TIME
 from tasks.core.errors import PairmillError, StorageError
 
@@ -194,7 +194,7 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
             segment = f"{journal}/segments/{path.stem}.parquet"
             if (
                 not storage.create_bytes(segment, buffer.getvalue())
-                and storage.read_frame(segment).height < frame.height
+                and frames.read_frame(segment).height < frame.height
             ):
                 raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
         if whole:
@@ -250,7 +250,7 @@ def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
     if not segments:
         empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
         return empty.join(wanted, on="request_key")
-    known = storage.scan_frames(segments, include_file_paths="segment")
+    known = frames.scan_frames(segments, include_file_paths="segment")
     # The journal is the larger side, whatever polars guesses: it streams past the plan's keys.
     return known.join(wanted, on="request_key", build_side="force_right")
 

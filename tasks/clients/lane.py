@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 
 from tasks.clients import llm, wire
-from tasks.clients.llm import CallFault, Reply
+from tasks.clients.outcome import Call, CallFault, Reply
 from tasks.core.errors import UsageError
 from tasks.core.requests import Recipe
 
@@ -53,7 +53,7 @@ class Lane:
 
     name: str
     why: str
-    call: llm.Call
+    call: Call
     close: Callable[[], Coroutine[Any, Any, None]]
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tasks.clients import storage
+from tasks.clients import storage, storage_errors
 from tasks.core.errors import StorageError
 
 TERM_SECONDS = 30.0
@@ -40,7 +40,7 @@ class Lease:
             TransientStorageError: One can; this process was stopped or cut off for longer than a term.
         """
         if time.monotonic() - self._renewed > self.term:
-            raise storage.TransientStorageError(
+            raise storage_errors.TransientStorageError(
                 f"{self.uri} was not renewed for {self.term:g} seconds, so another run may hold it. Run again."
             )
 

@@ -1,17 +1,12 @@
-"""litellm: one attempt per call, its replies and errors in our words.
+"""litellm: one attempt per call, and its replies in our words; `outcome` has the errors.
 
 litellm is imported when a client is opened, never before: it takes seconds.
 """
 
-import email.utils
-import math
 import os
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from tasks.clients.concealment import conceal
+from tasks.clients.outcome import Call, Reply, classify
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import SURROGATES
 from tasks.core.price import Price
@@ -21,45 +16,6 @@ from tasks.core.requests import Recipe
 CALL_DEADLINE_SECONDS = 180.0
 # A server that counts more is wrong, and its number would not fit a column.
 MOST_TOKENS = 1 << 53
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One reply that was paid for, good or not; None where the provider said nothing.
-
-    `error` is "no_choices" for a reply without a completion. `headers` are the
-    response's, names in lower case: rate limits are read from them.
-    """
-
-    text: str | None
-    finish_reason: str | None
-    model_answered: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
-    error: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-
-@dataclass
-class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
-    """One attempt that brought no reply.
-
-    throttled: wait `retry_after` seconds, does not count as an attempt;
-    transient: try again; refused: this request will never be answered, for
-    `reason`; fatal: no request will be, `message` says what to set. `billed` says
-    that the provider may have counted the call although its reply did not arrive.
-    """
-
-    kind: Literal["throttled", "transient", "refused", "fatal"]
-    message: str
-    reason: str = ""
-    retry_after: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    billed: bool = False
-
-
-Call = Callable[[str], Awaitable[Reply]]
 
 
 def connect(recipe: Recipe, api_base: str) -> Call:
@@ -147,95 +103,6 @@ def count_tokens(model_name: str, texts: list[str]) -> list[int]:
     """Return the tokens of each text: the model's own for OpenAI's, near to them for others."""
     litellm = import_litellm()
     return [litellm.token_counter(model=model_name, text=text) for text in texts]
-
-
-_FATAL = {
-    401: "the provider refuses the key ({}). Set the right API key and run again.",
-    402: "the provider's quota is used up ({}). Add credit and run again.",
-    403: "the key may not use this model ({}). Use another key or model.",
-    404: "no such model or address ({}). Check --model-name and --api-base.",
-}
-# What a provider that is not paid says, each with a status that means something else too.
-_UNPAID = (
-    "insufficient_quota",
-    "exceeded your current quota",
-    "billing_not_active",
-    "billing_hard_limit_reached",
-    "credit balance is too low",
-)
-_UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unsupported parameter")
-# litellm's own classes rest on the wording of the message; the provider's code is surer, and comes first.
-_REFUSED = {
-    "contextwindowexceedederror": "context_window",
-    "context_length_exceeded": "context_window",
-    "contentpolicyviolationerror": "content_policy",
-    "content_policy_violation": "content_policy",
-    "content_filter": "content_policy",
-    "result of our safety system": "content_policy",
-}
-
-
-def classify(error: Exception, model_name: str) -> CallFault:
-    """Say what one failed attempt means; see the README's table of faults."""
-    status = getattr(error, "status_code", None)
-    status = status if isinstance(status, int) else 500
-    text = conceal(str(error).strip()) or type(error).__name__
-    name = type(error).__name__
-    said = f"{name}: {text[:300]}"
-    clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()
-    headers = _error_headers(error)
-    if status in (400, 429) and _says(clues, *_UNPAID):
-        status = 402
-    # What litellm makes of a 200 whose body is an error without a status.
-    if _says(clues, "error in response object"):
-        status = 500
-    # A key that is missing surfaces as litellm's own 500, before any request.
-    if name == "AuthenticationError" or _says(clues, "client option must be set", "missing credentials"):
-        status = 401
-    if status in _FATAL:
-        return CallFault("fatal", f"{model_name}: {_FATAL[status].format(said)}")
-    if name == "UnsupportedParamsError" or (status == 400 and _says(clues, *_UNSUPPORTED)):
-        return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
-    if status == 429:
-        return CallFault("throttled", said, retry_after=parse_retry_after(headers, time.time()), headers=headers)
-    if 400 <= status < 500 and status not in (408, 409):
-        reasons = (reason for clue, reason in _REFUSED.items() if clue in clues)
-        return CallFault("refused", said, reason=next(reasons, "bad_request"))
-    # A status of the provider's own comes with headers; else a reply was lost on the way, or is none.
-    billed = not headers or status < 400 or name == "APIConnectionError"
-    return CallFault("transient", said, retry_after=parse_retry_after(headers, time.time()), billed=billed)
-
-
-def _error_headers(error: Exception) -> dict[str, str]:
-    headers = getattr(error, "litellm_response_headers", None)
-    headers = headers or getattr(getattr(error, "response", None), "headers", None) or {}
-    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
-
-
-def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read retry-after-ms or Retry-After (seconds or an HTTP date) at the time `now`."""
-    readings = (
-        (headers.get("retry-after-ms", ""), _read_milliseconds),
-        (headers.get("retry-after", ""), float),
-        (headers.get("retry-after", ""), lambda date: email.utils.parsedate_to_datetime(date).timestamp() - now),
-    )
-    for value, read in readings:
-        try:
-            seconds = read(value)
-        except (ValueError, OverflowError):
-            continue
-        if not math.isnan(seconds):
-            # A wait beyond an hour is a quota that a night cannot outlast.
-            return min(max(seconds, 0.0), 3600.0)
-    return None
-
-
-def _read_milliseconds(value: str) -> float:
-    return float(value) / 1000
-
-
-def _says(clues: str, *phrases: str) -> bool:
-    return any(phrase in clues for phrase in phrases)
 
 
 def _check_key(litellm: Any, model_name: str, api_base: str) -> None:

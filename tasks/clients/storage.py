@@ -1,35 +1,20 @@
-"""S3, and the one place where its credentials and endpoint are resolved.
+"""S3, through s3fs: the source, plans, journal, staging and reports.
 
-s3fs carries the source, plans, journal, staging and reports; polars and
-deltalake open the same storage with `object_store_options`. Both are resolved
-anew for each operation from what AWS tools read (variables, AWS_PROFILE, roles),
-so an expiring token is renewed and a changed one is taken up.
+polars and deltalake open the same storage by themselves, see `access` and `frames`.
 """
 
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import polars as pl
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
-)
-from botocore.session import get_session
+from botocore.exceptions import ClientError
 
-from tasks.clients.concealment import conceal
+from tasks.clients.access import SERVER_SIDE_ENCRYPTION, Access, resolve_access
+from tasks.clients.storage_errors import storage_errors
 from tasks.core.errors import SourceError, StorageError
 from tasks.core.layout import split_uri
 
@@ -39,30 +24,6 @@ if TYPE_CHECKING:
 COPY_BYTES = 8 << 20
 # As many as one request of S3's may name.
 DELETED_AT_ONCE = 1000
-_SERVER_SIDE_ENCRYPTION = {
-    "AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption",
-    "AWS_SSE_KMS_KEY_ID": "SSEKMSKeyId",
-}
-
-
-# deltalake draws its errors as a coloured tree.
-_COLOUR = re.compile(r"\x1b\[\d*m|\u21b3")
-
-
-class TransientStorageError(StorageError):
-    """A hiccup of the storage: the step may be tried again."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How the storage is reached at this moment; empty text where nothing is set."""
-
-    key: str
-    secret: str
-    token: str
-    region: str
-    endpoint: str
-    encryption: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -73,56 +34,6 @@ class StoredObject:
     size: int
     etag: str
     modified: datetime
-
-
-def resolve_access() -> Access:
-    """Resolve credentials, region and endpoint from the environment, profile or role.
-
-    Raises:
-        StorageError: There are no credentials, or the profile is unknown.
-    """
-    try:
-        session = get_session()
-        credentials = session.get_credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        frozen = credentials.get_frozen_credentials()
-        profile = session.get_scoped_config()
-        region = session.get_config_variable("region")
-    except NoCredentialsError as error:
-        raise StorageError(
-            "No credentials for the object storage. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "or AWS_PROFILE, or give the machine a role."
-        ) from error
-    except BotoCoreError as error:
-        raise StorageError(f"The credentials of the object storage cannot be resolved: {error}") from error
-    endpoint = (
-        os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
-    )
-    encryption = tuple((name, os.environ[name]) for name in _SERVER_SIDE_ENCRYPTION if os.environ.get(name))
-    return Access(
-        frozen.access_key or "",
-        frozen.secret_key or "",
-        frozen.token or "",
-        region or "us-east-1",
-        endpoint,
-        encryption,
-    )
-
-
-def object_store_options() -> dict[str, str]:
-    """Return the storage options that polars and deltalake take."""
-    access = resolve_access()
-    options = {
-        "aws_access_key_id": access.key,
-        "aws_secret_access_key": access.secret,
-        "aws_session_token": access.token,
-        "aws_region": access.region,
-        "aws_endpoint_url": access.endpoint,
-        "aws_allow_http": "true" if access.endpoint.startswith("http://") else "",
-        **{name.lower(): value for name, value in access.encryption},
-    }
-    return {name: value for name, value in options.items() if value}
 
 
 def filesystem() -> "S3FileSystem":
@@ -141,56 +52,10 @@ def _filesystem(access: Access, _pid: int) -> "S3FileSystem":
         endpoint_url=access.endpoint or None,
         client_kwargs={"region_name": access.region},
         config_kwargs={"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 4}},
-        s3_additional_kwargs={_SERVER_SIDE_ENCRYPTION[name]: value for name, value in access.encryption},
+        s3_additional_kwargs={SERVER_SIDE_ENCRYPTION[name]: value for name, value in access.encryption},
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-
-
-@contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """Translate what the storage's libraries raise about `uri` into one StorageError."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise translate_error(error, uri) from error
-
-
-# What S3's libraries say, in their different words; the first that is found counts.
-_SAYS = {
-    "bucket": r"NoSuchBucket|bucket does not exist",
-    "access": r"status (code:? )?403|AccessDenied|privileges|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
-    "silent": r"Connection refused|error sending request|dns error|failed to lookup",
-    "transient": r"status (code:? )?(5|429)|SlowDown|InternalError|RequestTimeout|timed out|after \d+ retries",
-}
-
-
-def translate_error(error: Exception, uri: str) -> StorageError:
-    """Return what botocore, s3fs, polars or deltalake raised about `uri` as an error of ours."""
-    source = error if isinstance(error, ClientError) else error.__cause__
-    answered = source.response if isinstance(source, ClientError) else {}
-    code = answered.get("Error", {}).get("Code", "")
-    text = " ".join(_COLOUR.sub(" ", conceal(str(error))).split()) or type(error).__name__
-    clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
-    kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
-    if kind == "bucket":
-        return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
-    if isinstance(error, FileNotFoundError):
-        return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
-    if isinstance(error, PermissionError) or kind == "access":
-        said = code or "access denied"
-        return StorageError(
-            f"The storage refuses access to {uri} ({said}). Check the credentials and the bucket's policy."
-        )
-    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind == "silent":
-        endpoint = resolve_access().endpoint or "AWS"
-        return StorageError(f"Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL.")
-    message = f"The storage failed on {uri}: {text[:300]}. What was paid for is kept; run again."
-    if isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind == "transient":
-        return TransientStorageError(message)
-    return StorageError(message)
 
 
 def require_bucket(uri: str) -> None:
@@ -316,53 +181,3 @@ def delete_objects(uris: list[str]) -> None:
             if refused := answer.get("Errors"):
                 key, code = refused[0]["Key"], refused[0]["Code"]
                 raise StorageError(f"The storage does not remove {key} ({code}). Check the bucket's policy.")
-
-
-def read_frame(uri: str) -> pl.DataFrame:
-    """Return one Parquet object as a frame."""
-    return pl.read_parquet(BytesIO(read_bytes(uri)))
-
-
-def write_frame(frame: pl.DataFrame, uri: str) -> None:
-    """Write a frame as one Parquet object."""
-    buffer = BytesIO()
-    frame.write_parquet(buffer, statistics=False)
-    write_bytes(uri, buffer.getvalue())
-
-
-def sink_frames(frames: Mapping[str, pl.LazyFrame]) -> None:
-    """Write each lazy frame as one new object, .parquet or .jsonl, in one stream over what they share."""
-    options: dict[str, Any] = {
-        "storage_options": object_store_options(),
-        "credential_provider": None,
-        "maintain_order": True,
-        "lazy": True,
-    }
-    sinks = [
-        rows.sink_parquet(uri, compression="zstd", row_group_size=50_000, **options)
-        if uri.endswith(".parquet")
-        else rows.sink_ndjson(uri, **options)
-        for uri, rows in frames.items()
-    ]
-    with storage_errors(next(iter(frames), "")):
-        pl.collect_all(sinks, engine="streaming")
-
-
-def scan_frames(uris: list[str], **options: Any) -> pl.LazyFrame:
-    """Return a lazy frame over Parquet objects, read by polars itself."""
-    return pl.scan_parquet(
-        uris,
-        storage_options=object_store_options(),
-        credential_provider=None,
-        hive_partitioning=False,
-        **options,
-    )
-
-
-def sink_frame(rows: pl.LazyFrame, uri: str) -> None:
-    """Write a lazy frame as one Parquet object, in a stream, by polars itself."""
-    with storage_errors(uri):
-        try:
-            rows.sink_parquet(uri, compression="zstd", storage_options=object_store_options(), credential_provider=None)
-        except pl.exceptions.PolarsError as error:
-            raise translate_error(error, uri) from error

@@ -10,7 +10,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tasks.clients import storage
+from tasks.clients import access, storage, storage_errors
 from tasks.core.errors import StorageError
 
 COMMIT_ATTEMPTS = 5
@@ -25,7 +25,7 @@ def open_table(uri: str, version: int | None = None) -> Table:
     """Return the table at one version, the newest unless given; None where none was published yet."""
     with _table_errors(uri):
         try:
-            return DeltaTable(uri, version=version, storage_options=storage.object_store_options())
+            return DeltaTable(uri, version=version, storage_options=access.object_store_options())
         except TableNotFoundError:
             return None
 
@@ -34,7 +34,7 @@ def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
     """Return the rows of one pinned table version, or of one of its partitions; None without a table."""
     if table is None:
         return None
-    rows = pl.scan_delta(table, storage_options=storage.object_store_options(), credential_provider=None)
+    rows = pl.scan_delta(table, storage_options=access.object_store_options(), credential_provider=None)
     return rows if partition is None else rows.filter(pl.col("partition") == partition)
 
 
@@ -86,7 +86,7 @@ def publish(uri: str, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> 
         if last_publish(held, what.partition) >= what.number:
             if find_publish(held, what.mark) is not None:
                 return
-            raise storage.TransientStorageError(
+            raise storage_errors.TransientStorageError(
                 f"Another run has published {what.partition} to {uri} meanwhile. Run again; what was paid for is kept."
             )
         if isinstance(failure, StorageError):
@@ -211,7 +211,7 @@ def ensure_table(uri: str, empty: pl.DataFrame) -> None:
                     empty,
                     partition_by=["partition"],
                     mode="ignore",
-                    storage_options=storage.object_store_options(),
+                    storage_options=access.object_store_options(),
                 )
         except CommitFailedError:
             continue
@@ -230,4 +230,4 @@ def _table_errors(uri: str) -> Iterator[None]:
     except (CommitFailedError, TableNotFoundError):
         raise
     except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
-        raise storage.translate_error(error, uri) from error
+        raise storage_errors.translate_error(error, uri) from error

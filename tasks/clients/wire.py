@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from tasks.clients.llm import CallFault, Reply, call_arguments, check_model, classify, import_litellm, read_response
+from tasks.clients.llm import call_arguments, check_model, import_litellm, read_response
+from tasks.clients.outcome import CallFault, Reply, classify
 from tasks.core.requests import Recipe
 
 # Providers whose server is OpenAI-compatible at api_base; litellm puts its own name of some before the model's.

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.clients import llm
-from tasks.clients.calls import ModelClient, Request
+from tasks.clients.attempts import Attempts, Request
+from tasks.clients.calls import ModelClient
 from tasks.clients.pacing import Limiter
 from tasks.clients.rates import Rates
 from tasks.core.errors import PairmillError
@@ -54,8 +55,8 @@ class Unkept:
 
 def run(models: ModelServer, calls: int, concurrency: int = CEILING, rates: Rates | None = None) -> tuple[float, int]:
     """Make so many calls and return the seconds they took and where the limit stood at the end."""
-    connect = partial(llm.connect, RECIPE, models.api_base)
-    with ModelClient(connect, Unkept(), concurrency, close_call=llm.disconnect, rates=rates) as model:
+    attempts = Attempts(llm.connect(RECIPE, models.api_base), Unkept(), concurrency, rates=rates)
+    with ModelClient(attempts, close_call=llm.disconnect) as model:
         model.complete([Request("first", "first")])
         started = time.monotonic()
         model.complete([Request(str(number), f"call {number}") for number in range(calls)])

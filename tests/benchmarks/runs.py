@@ -138,7 +138,7 @@ def fill_journal(order: Any) -> None:
     """Write a completion of every request of the order's source into the journal."""
     import polars as pl
 
-    from tasks.clients import storage
+    from tasks.clients import frames
     from tasks.core.columns import JOURNAL
     from tasks.core.planning import normalise
     from tasks.core.prompts import build_prompt
@@ -159,14 +159,14 @@ def fill_journal(order: Any) -> None:
         ).with_columns(finish_reason=pl.lit("stop"), attempts=1, completed_at=datetime.now(UTC))
         missing = [pl.lit(None).alias(name) for name in JOURNAL if name not in completions.columns]
         whole = completions.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in JOURNAL.items())
-        storage.write_frame(whole, f"{order.layout.journal(order.recipe.recipe_id)}/segments/{first:09}.parquet")
+        frames.write_frame(whole, f"{order.layout.journal(order.recipe.recipe_id)}/segments/{first:09}.parquet")
 
 
 def _fill_random(uri: str, keys: int) -> Any:
     """Write a journal of random keys, and return 500,000 of them, or half."""
     import polars as pl
 
-    from tasks.clients import storage
+    from tasks.clients import frames
     from tasks.core.columns import JOURNAL
 
     held = []
@@ -182,7 +182,7 @@ def _fill_random(uri: str, keys: int) -> Any:
         )
         missing = [pl.lit(None).alias(name) for name in JOURNAL if name not in frame.columns]
         whole = frame.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in JOURNAL.items())
-        storage.write_frame(whole, f"{uri}/{first:012}.parquet")
+        frames.write_frame(whole, f"{uri}/{first:012}.parquet")
     return pl.concat(held)
 
 

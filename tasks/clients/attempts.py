@@ -1,0 +1,245 @@
+"""One request until its completion: attempts, what they cost, and when a run has seen enough."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from tasks.clients.budget import Budget
+from tasks.clients.llm import CALL_DEADLINE_SECONDS
+from tasks.clients.outcome import Call, CallFault, Reply
+from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter
+from tasks.clients.rates import Place, Rates
+from tasks.core.errors import ModelError, PairmillError, StoppedError
+from tasks.core.price import Price
+from tasks.core.rules import CALL_FAILED
+
+ATTEMPTS = 5
+RESUME = "What was paid for is kept: run the same command again to go on."
+
+
+class Record(Protocol):
+    """Where completions are kept before they count (the journal)."""
+
+    lost: PairmillError | None
+
+    def append(self, request_key: str, completion: dict[str, Any]) -> None:
+        """Keep a completion so that it survives this process."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One wanted completion."""
+
+    key: str
+    prompt: str
+
+
+class Attempts:
+    """Gives one request after the other its completion; any number at once, in one event loop.
+
+    A completion is a dict with the columns of COMPLETIONS. Counters are of this
+    object's life: `paid` replies, `failed` calls, `retried` attempts.
+
+    Args:
+        call: Makes one attempt.
+        journal: Keeps completions before they count.
+        concurrency: Most calls in flight.
+        rates: The pace of calls; heeds what replies say of rate limits.
+        budget: What the run may cost, None for no limit.
+        price: What a completion's cost is made from, None for what the reply says.
+        find_problem: Says why nothing came of a reply, None for a good one; asked of the first replies only.
+        deadline_seconds: Of one whole attempt.
+        backoff_seconds: Grows from here, attempt by attempt.
+        patience_seconds: Of refusals without one good reply, before the run stops.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        journal: Record,
+        concurrency: int,
+        *,
+        rates: Rates | None = None,
+        budget: Budget | None = None,
+        price: Price | None = None,
+        find_problem: Callable[[Reply], str | None] = lambda reply: reply.error,
+        deadline_seconds: float = CALL_DEADLINE_SECONDS,
+        backoff_seconds: float = BACKOFF_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.paid = 0
+        self.failed = 0
+        self.retried = 0
+        self.stopped: PairmillError | None = None
+        self.on_stop: Callable[[], object] = lambda: None
+        self.limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
+        self._call, self._journal = call, journal
+        self._budget, self._price, self._find_problem = budget, price, find_problem
+        self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
+        self._breaker = Breaker()
+
+    def stop(self, error: PairmillError) -> None:
+        """Let no further attempt begin: each raises `error`; the first stop counts, and calls `on_stop`."""
+        if self.stopped is None:
+            self.stopped = error
+            self.on_stop()
+
+    async def complete(self, request: Request) -> dict[str, Any]:
+        """Return the completion of `request`, which is in the journal then.
+
+        Raises:
+            ModelError, StoppedError, StorageError: The run is over.
+        """
+        tries = _Tries()
+        while True:
+            place = await self.limiter.acquire()
+            try:
+                completion = await self._try(request, place, tries)
+            except PairmillError as error:
+                # Before the place is free: nobody else may start now.
+                self.stop(error)
+                raise
+            finally:
+                self.limiter.release()
+            if completion is not None:
+                return completion
+            await asyncio.sleep(tries.pause)
+
+    async def _try(self, request: Request, place: Place, tries: "_Tries") -> dict[str, Any] | None:
+        """Make one attempt; None where another one is due, after `tries.pause` seconds.
+
+        Raises:
+            ModelError, StoppedError, StorageError: The run is over.
+        """
+        # Also where a cancellation met a reply that had just arrived, which asyncio then lets through.
+        if self.stopped is not None:
+            raise self.stopped
+        if self._journal.lost is not None:
+            raise self._journal.lost
+        try:
+            reply = await self._attempt(request.prompt, place)
+        except CallFault as fault:
+            match fault.kind:
+                case "fatal":
+                    raise ModelError(f"{fault.message} {RESUME}") from None
+                case "refused":
+                    return self._keep(request, _nothing(fault.reason), place, tries)
+                case "throttled":
+                    tries.throttles, tries.pause = tries.throttles + 1, 0.0
+                    self._throttle(place, fault)
+                case "transient":
+                    tries.failures += 1
+                    if tries.failures == ATTEMPTS:
+                        return self._give_up(place, tries, fault)
+                    asked = min(fault.retry_after or 0.0, self._patience)
+                    tries.pause = max(asked, self._pause(tries.failures))
+            self.retried += 1
+            return None
+        self.limiter.succeeded(place)
+        return self._keep(request, reply, place, tries)
+
+    async def _attempt(self, prompt: str, place: Place) -> Reply:
+        """Make one call within the deadline; whatever comes of it, the ledgers are settled.
+
+        Raises:
+            CallFault: It brought no reply.
+            StoppedError: The budget does not allow it.
+        """
+        reserved = await self._budget.reserve(prompt) if self._budget else 0.0
+        # Cancelled in flight, it may be billed all the same.
+        cost: float | None = None
+        tokens: int | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            try:
+                async with asyncio.timeout(self._deadline):
+                    reply = await self._call(prompt)
+            except TimeoutError:
+                message = f"no whole reply within {self._deadline:g} seconds"
+                raise CallFault("transient", message, billed=True) from None
+            if self._price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
+                reply = replace(reply, cost_usd=self._price.of(reply.input_tokens, reply.output_tokens))
+            cost, headers = reply.cost_usd, reply.headers
+            tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
+            return reply
+        except CallFault as fault:
+            cost, headers = None if fault.billed else 0.0, fault.headers
+            raise
+        finally:
+            self.limiter.rates.settle(place, tokens)
+            if headers:
+                self.limiter.rates.heed(place, headers, time.monotonic())
+            if self._budget:
+                self._budget.settle(reserved, cost)
+
+    def _throttle(self, place: Place, fault: CallFault) -> None:
+        if not self.limiter.throttled(place, fault.retry_after):
+            asks = f", and asks to wait {fault.retry_after:,.0f} seconds" if fault.retry_after else ""
+            raise StoppedError(
+                f"The provider answers every call with a rate limit{asks} ({fault.message}). A run waits "
+                f"{self._patience:,.0f} seconds for one good reply, no longer. {RESUME}"
+            )
+
+    def _pause(self, attempt: int) -> float:
+        """Exponential backoff with full jitter, in seconds.
+
+        Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
+        """
+        return random.uniform(0, min(BACKOFF_CEILING_SECONDS, self._backoff * 2**attempt))  # noqa: S311
+
+    def _keep(self, request: Request, reply: Reply, place: Place, tries: "_Tries") -> dict[str, Any]:
+        """Write the reply down, then count it."""
+        completion = _completion(reply, place, tries.failures + 1, tries.throttles)
+        self._journal.append(request.key, completion)
+        refused = reply.error not in (None, "no_choices")
+        self.paid += not refused
+        self.failed += refused
+        problem = self._find_problem(reply) if self._breaker.at_start else None
+        self._trip(problem or "", problem=problem)
+        return completion
+
+    def _give_up(self, place: Place, tries: "_Tries", fault: CallFault) -> dict[str, Any]:
+        """A call that failed for good today; not in the journal, since a later try may mend it."""
+        self.failed += 1
+        self._trip(fault.message, failed=True, problem=CALL_FAILED)
+        return _completion(_nothing(CALL_FAILED), place, tries.failures, tries.throttles)
+
+    def _trip(self, last: str, *, failed: bool = False, problem: str | None) -> None:
+        why = self._breaker.note(failed=failed, problem=problem)
+        if why:
+            hint = "" if failed else " Look at a few with --limit 20, and change the model or its parameters."
+            raise StoppedError(f"Stopped, since {why} (last: {last}).{hint} {RESUME}")
+
+
+@dataclass
+class _Tries:
+    """What one request went through so far; `pause` in seconds before the next attempt."""
+
+    failures: int = 0
+    throttles: int = 0
+    pause: float = 0.0
+
+
+def _completion(reply: Reply, place: Place, attempts: int, throttled: int) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "model_answered": reply.model_answered,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "cost_usd": reply.cost_usd,
+        "latency_s": time.monotonic() - place.at,
+        "attempts": attempts,
+        "throttled": throttled,
+        "error": reply.error,
+        "completed_at": datetime.now(UTC),
+    }
+
+
+def _nothing(reason: str) -> Reply:
+    return Reply(None, None, None, None, None, None, reason)

@@ -1,0 +1,71 @@
+"""What the storage's libraries raise, in our words: what was found, where, what to do next."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
+
+from tasks.clients.access import resolve_access
+from tasks.clients.concealment import conceal
+from tasks.core.errors import StorageError
+from tasks.core.layout import split_uri
+
+# deltalake draws its errors as a coloured tree.
+_COLOUR = re.compile(r"\x1b\[\d*m|\u21b3")
+
+
+class TransientStorageError(StorageError):
+    """A hiccup of the storage: the step may be tried again."""
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Translate what the storage's libraries raise about `uri` into one StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise translate_error(error, uri) from error
+
+
+# What S3's libraries say, in their different words; the first that is found counts.
+_SAYS = {
+    "bucket": r"NoSuchBucket|bucket does not exist",
+    "access": r"status (code:? )?403|AccessDenied|privileges|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
+    "silent": r"Connection refused|error sending request|dns error|failed to lookup",
+    "transient": r"status (code:? )?(5|429)|SlowDown|InternalError|RequestTimeout|timed out|after \d+ retries",
+}
+
+
+def translate_error(error: Exception, uri: str) -> StorageError:
+    """Return what botocore, s3fs, polars or deltalake raised about `uri` as an error of ours."""
+    source = error if isinstance(error, ClientError) else error.__cause__
+    answered = source.response if isinstance(source, ClientError) else {}
+    code = answered.get("Error", {}).get("Code", "")
+    text = " ".join(_COLOUR.sub(" ", conceal(str(error))).split()) or type(error).__name__
+    clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
+    kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
+    if kind == "bucket":
+        return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
+    if isinstance(error, FileNotFoundError):
+        return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
+    if isinstance(error, PermissionError) or kind == "access":
+        said = code or "access denied"
+        return StorageError(
+            f"The storage refuses access to {uri} ({said}). Check the credentials and the bucket's policy."
+        )
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind == "silent":
+        endpoint = resolve_access().endpoint or "AWS"
+        return StorageError(f"Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL.")
+    message = f"The storage failed on {uri}: {text[:300]}. What was paid for is kept; run again."
+    if isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind == "transient":
+        return TransientStorageError(message)
+    return StorageError(message)
