@@ -25,16 +25,17 @@ FOLDER = HOME / "bucket"
 SOURCE = f"s3://{DEMO_BUCKET}/tasks"
 Report = TypeVar("Report", bound=BaseModel)
 DESTINATION = f"s3://{DEMO_BUCKET}/dataset"
+# The flows' parameters for it, but for the stand-in's address, which is known when it runs.
+PARAMETERS = {"source": SOURCE, "destination": DESTINATION, "model_name": f"openai/{STAND_IN}"}
 
 
 @contextmanager
-def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
-    """Run both servers inside the block and yield the flow's parameters for them.
+def demo_stack(folder: Path = FOLDER) -> Iterator[str]:
+    """Run both servers inside the block and yield the stand-in's address.
 
     What the bucket holds at the end is kept in `folder`, whatever ended the block.
     """
     with ExitStack() as stack:
-        stack.enter_context(_alone())
         stack.enter_context(_environment())
         storage = stack.enter_context(serve("moto.server", "-H", "127.0.0.1", "-p", "{port}"))
         model = stack.enter_context(serve("flows.stand_in", "{port}"))
@@ -43,12 +44,7 @@ def demo_stack(folder: Path = FOLDER) -> Iterator[dict[str, str]]:
         _fill_bucket(folder)
         stack.callback(_save_bucket, folder)
         model.wait()
-        yield {
-            "source": SOURCE,
-            "destination": DESTINATION,
-            "model_name": f"openai/{STAND_IN}",
-            "api_base": f"{model.url}/v1",
-        }
+        yield f"{model.url}/v1"
 
 
 def localise(report: Report, folder: Path = FOLDER) -> Report:
@@ -93,8 +89,12 @@ def _s3() -> Any:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the folder: two demos would save over each other's bucket."""
+def alone() -> Iterator[None]:
+    """Hold the demo's folder inside the block: two demos would save over each other's bucket.
+
+    Raises:
+        PairmillError: Another one holds it.
+    """
     HOME.mkdir(exist_ok=True)
     with (HOME / "lock").open("w") as lock:
         try:

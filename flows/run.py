@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, MissingArgumentError
 
     from flows.servers import Server
 
@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given)
     except CycloptsError as error:
-        say_error(f"{_explain(error)} See python -m flows.run --help.")
+        command = next((word for word in error.command_chain or () if word in COMMANDS), "")
+        say_error(f"{_explain(error)} See {' '.join(filter(None, ['python -m flows.run', command]))} --help.")
         return WRONG_USAGE
     except PairmillError as error:
         if debug:
@@ -200,9 +201,9 @@ def _find(place: str) -> Any:
 def _run(
     command: Command, flow: Callable[..., Any], parameters: dict[str, Any], output: str, rehearsal: Rehearsal | None
 ) -> int:
-    from flows.demo import demo_stack, localise  # noqa: PLC0415
+    from flows.demo import PARAMETERS, alone, demo_stack, localise  # noqa: PLC0415
     from flows.order import NEEDED  # noqa: PLC0415
-    from flows.screen import say, show_progress  # noqa: PLC0415
+    from flows.screen import say, say_error, show_progress  # noqa: PLC0415
     from flows.servers import start_prefect_api  # noqa: PLC0415
     from flows.telling import call  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
@@ -219,24 +220,31 @@ def _run(
         )
     act = _find(rehearsal.act) if rehearsal else partial(call, flow)
     step = rehearsal.step if rehearsal else "start"
+    if not named:
+        say(DEMO_LINE)
+        parameters |= {name: value for name, value in PARAMETERS.items() if name in signature.parameters}
+    parameters = _complete(signature, parameters)
+    _find(command.check)(**parameters)
     if named:
-        parameters = _complete(signature, parameters)
-        _find(command.check)(**parameters)
         with show_progress(step):
             report = _start(act, parameters, None if rehearsal else start_prefect_api())
     else:
-        say(DEMO_LINE)
-        with show_progress(step):
+        with alone(), show_progress(step):
             server = None if rehearsal else start_prefect_api()
-            with demo_stack() as stack:
-                ours = {name: value for name, value in stack.items() if name in signature.parameters}
-                report = _start(act, _complete(signature, parameters | ours), server)
+            with demo_stack() as api_base:
+                ours = {"api_base": api_base} if "api_base" in parameters else {}
+                report = _start(act, parameters | ours, server)
         report = localise(report)
     if output == "json":
         sys.stdout.write(report.model_dump_json() + "\n")
     else:
         _find(rehearsal.show if rehearsal else command.show)(report)
-    return PUBLISHED if not rehearsal or report.ok else FAILED
+    if rehearsal:
+        return PUBLISHED if report.ok else FAILED
+    problem: str = getattr(report, "problem", "")
+    if problem:
+        say_error(problem)
+    return FAILED if problem else PUBLISHED
 
 
 def _start(act: Callable[..., Any], parameters: dict[str, Any], server: "Server | None") -> Any:
@@ -264,16 +272,29 @@ def _complete(signature: inspect.Signature, parameters: dict[str, Any]) -> dict[
 
 def _explain(error: "CycloptsError") -> str:
     """Say what is wrong with the arguments, without pydantic's own words for it."""
-    from cyclopts import UnusedCliTokensError  # noqa: PLC0415
+    from cyclopts import MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
     cause = error.__cause__
     if isinstance(error, UnusedCliTokensError):
         given = " ".join(error.unused_tokens or [])
         return f"{given!r} is neither a sub-command nor an option.{_nearest(given)}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None and "Did you mean" not in str(error):
+        return _say_missing(error)
     if isinstance(cause, ValidationError):
         return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
     return _one_line(str(error))
+
+
+def _say_missing(error: "MissingArgumentError") -> str:
+    """Name the option that lacks its value, or all options that are needed and not given."""
+    given = [token.partition("=")[0] for token in error.root_input_tokens or []]
+    flag = str(error.argument.name) if error.argument is not None else ""
+    if flag in given or error.target is None:
+        return f"{flag} needs a value."
+    needed = [one for one in inspect.signature(error.target).parameters.values() if one.default is one.empty]
+    flags = ["--" + one.name.replace("_", "-") for one in needed]
+    return f"Missing: {', '.join(one for one in flags if one not in given)}."
 
 
 def _nearest(word: str) -> str:

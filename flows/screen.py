@@ -114,14 +114,20 @@ def show_summary(report: RunReport) -> None:
 
 
 def show_backfill(report: BackfillReport) -> None:
-    """Print what became of each day."""
-    table = Table("day", "accepted", "rejected", "calls paid", "from the journal", "cost", title_justify="left")
+    """Print what became of each day, and what the days that failed say."""
+    table = Table("day", "state", "accepted", "rejected", "calls paid", "from the journal", "cost")
     for day in report.days:
         figures = (day.accepted, day.rejected, day.paid, day.cached)
-        table.add_row(day.partition, *(f"{figure or 0:,}" for figure in figures), money(day.cost_usd))
+        cells = ["" if figure is None else f"{figure:,}" for figure in figures]
+        state = Text(day.state, style="green" if day.done else "red")
+        table.add_row(day.partition, state, *cells, "" if day.accepted is None else money(day.cost_usd))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(table)
-    console.print(f"{backfill_headline(report)}.")
+    for day in report.days:
+        if not day.done:
+            console.print(Text(f"{day.partition}: {day.message}", style="yellow"))
+    if not report.problem:
+        console.print(f"{backfill_headline(report)}.")
 
 
 def show_upkeep(report: UpkeepReport) -> None:

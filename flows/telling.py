@@ -47,7 +47,8 @@ def name_run() -> str:
 def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
     """Make the headline of a flow's report, or our own error, the message of its final state.
 
-    Prefect takes a returned state as the run's own. Callers in this process use `call`.
+    A report with a `problem` fails the run with it. Prefect takes a returned state as
+    the run's own. Callers in this process use `call`.
     """
 
     def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
@@ -56,15 +57,22 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
             from tasks.publicise import show_progress  # noqa: PLC0415  (not for --help)
 
             state: Any
+            ended: Any
+            failure: PairmillError | None
             try:
                 with show_progress():
-                    report = flow(*args, **kwargs)
+                    ended = flow(*args, **kwargs)
             except PairmillError as error:
-                get_run_logger().error("%s", error)
-                state = Failed(message=str(error), data=error)
+                ended = failure = error
             else:
-                state = Completed(message=headline(report), data=report)
-            _ended[str(flow_run.id)] = state.data
+                problem = getattr(ended, "problem", "")
+                failure = PairmillError(problem) if problem else None
+            if failure is not None:
+                get_run_logger().error("%s", failure)
+                state = Failed(message=str(failure), data=failure)
+            else:
+                state = Completed(message=headline(ended), data=ended)
+            _ended[str(flow_run.id)] = ended
             return cast("Report", state)
 
         return run

@@ -46,8 +46,9 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
         UsageError, ModelError: The model's name or key cannot work.
         StorageError: What an earlier process left behind cannot be uploaded.
     """
-    progress.begin("generate", plan.requests)
-    progress.cached = plan.cached
+    if plan.requests:
+        progress.begin("generate", plan.requests)
+        progress.cached = plan.cached
     opening, closed = Lock(), Event()
     clients: list[ModelClient] = []
     with ExitStack() as stack:

@@ -63,7 +63,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
             partition before than `max_drift`; nothing is published.
         StorageError: A table does not take the commit.
     """
-    progress.begin("load")
+    progress.begin("load" if plan.requests and not order.limit else "report")
     if not plan.requests:
         return _report(order, summarise(order, plan, None), _now_published(order), published=False)
     judged = frames.scan_frames([shard.uri for shard in shards])

@@ -15,6 +15,7 @@ SAYS = {
     "extract": "Reading task descriptions",
     "generate": "Generating pairs",
     "load": "Publishing",
+    "report": "Writing the report",
     "backfill": "Waiting for the days' runs",
 }
 

@@ -1,4 +1,5 @@
 import inspect
+import json
 from datetime import date
 from typing import Any
 
@@ -10,7 +11,7 @@ from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
 from tasks.clients import table
 from tasks.core.backfill import MOST_DAYS, BackfillReport, Purse, days_between
-from tasks.core.errors import PairmillError, UsageError
+from tasks.core.errors import UsageError
 from tests.model_server import ModelServer, error
 from tests.test_flow import lines, put
 
@@ -74,8 +75,9 @@ def test_a_day_that_fails_stops_no_other_and_days_that_are_done_cost_nothing(
 ) -> None:
     days = ("2026-11-01", "2026-11-02")
     put(bucket, "tasks/2026-11-02.jsonl", lines(30))
-    with pytest.raises(PairmillError, match=r"1 of 2 days failed: 2026-11-01\. 2026-11-01: No task descriptions"):
-        run(*days)
+    first = run(*days)
+    assert first.problem.startswith("1 of 2 days failed: 2026-11-01. 2026-11-01: No task descriptions")
+    assert [day.accepted for day in first.days] == [None, 30]
     assert published(bucket) == {"2026-11-02": 30}
     put(bucket, "tasks/2026-11-01.jsonl", lines(10).replace("thing", "late thing"))
     report = run(*days)
@@ -91,9 +93,29 @@ def test_a_provider_that_refuses_fails_every_day_with_its_reason(
     for day in ("2026-11-01", "2026-11-02"):
         put(bucket, f"tasks/{day}.jsonl", lines(3))
     model_server.default = error(401, "wrong key", "invalid_api_key")
-    with pytest.raises(PairmillError, match=r"2 of 2 days failed: 2026-11-01, 2026-11-02\. .* Set the right API key"):
-        run("2026-11-01", "2026-11-02")
+    problem = run("2026-11-01", "2026-11-02").problem
+    assert problem.startswith("2 of 2 days failed: 2026-11-01, 2026-11-02. ")
+    assert "Set the right API key" in problem
+    assert "The other days are done" not in problem
     assert published(bucket) == {}
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_the_command_line_shows_all_days_of_a_backfill_of_which_some_failed(
+    bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.CaptureFixture[str], output: str
+) -> None:
+    put(bucket, "tasks/2026-11-02.jsonl", lines(3))
+    given = ["--source", f"{bucket}/tasks/{{partition}}.jsonl", "--destination", f"{bucket}/out"]
+    given += ["--model-name", "openai/x", "--api-base", model_server.api_base, "--output", output]
+    code = main(["backfill", "--start-date", "2026-11-01", "--end-date", "2026-11-02", *given])
+    out, said = capfd.readouterr()
+    assert (code, said.splitlines()[-1].partition(". ")[0]) == (1, "error: 1 of 2 days failed: 2026-11-01")
+    if output == "json":
+        assert [day["state"] for day in json.loads(out)["days"]] == ["Failed", "Completed"]
+    else:
+        rows = {cells[0]: cells[1:3] for line in out.splitlines() if (cells := line.strip(" │").split())}
+        assert rows["2026-11-02"] == ["│", "Completed"]
+        assert "2026-11-01: No task descriptions under" in out
 
 
 def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +124,12 @@ def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pyt
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (2, 1)
     assert "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them." in said
+
+
+def test_the_demo_refuses_a_bad_range_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["backfill", "--start-date", "2026-11-02", "--end-date", "2026-11-01"])
+    _, refused = capsys.readouterr().err.splitlines()  # the demo's line, and nothing that starts
+    assert (code, refused) == (2, "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them.")
 
 
 def test_what_days_may_spend_is_never_more_than_the_whole() -> None:

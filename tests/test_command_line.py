@@ -11,7 +11,7 @@ import boto3
 import polars as pl
 import pytest
 
-from flows.demo import DESTINATION
+from flows.demo import DESTINATION, alone
 from flows.order import STAND_IN
 from flows.run import main
 from flows.servers import ROOT, serve
@@ -185,6 +185,31 @@ def test_a_mistyped_sub_command_starts_nothing(s3_endpoint: str) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: 'backfil' is neither a sub-command nor an option. Did you mean backfill?")
+
+
+LACKING = {
+    ("backfill",): "Missing: --start-date, --end-date. See python -m flows.run backfill --help.",
+    ("backfill", "--start-date=2026-11-01"): "Missing: --end-date. See python -m flows.run backfill --help.",
+    ("--output", "json", "brainstorm", "--descriptions"): (
+        "--descriptions needs a value. See python -m flows.run brainstorm --help."
+    ),
+    ("--source",): "--source needs a value. See python -m flows.run --help.",
+}
+
+
+@pytest.mark.parametrize("given", list(LACKING))
+def test_what_is_missing_is_named_with_the_help_that_explains_it(
+    given: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == 2
+    assert capsys.readouterr().err == f"error: {LACKING[given]}\n"
+
+
+def test_a_second_demo_says_at_once_that_one_is_running(capsys: pytest.CaptureFixture[str]) -> None:
+    with alone():
+        assert main([]) == 1
+    _, refused = capsys.readouterr().err.splitlines()  # the demo's line, and nothing that starts
+    assert refused == "error: The demo is running already. Wait for it, or end it, and run again."
 
 
 def test_the_command_line_prints_the_report_alone_on_standard_output(

@@ -15,6 +15,7 @@ from tasks.core.judging import judge_completions
 from tasks.core.report import RunReport
 from tasks.core.requests import Order, Plan, Shard
 from tasks.load import publish_partition
+from tasks.progress import progress
 from tests.orders import ORDER
 from tests.test_profile import distinct_pairs, pair
 
@@ -63,6 +64,17 @@ def test_a_run_leaves_its_report_for_programs_and_for_people(bucket: str) -> Non
     assert (report.drift, report.changes) == (None, None)
     assert report.profile is not None
     assert len(report.profile.pairs_to_read) == 20
+
+
+def test_a_preview_and_a_run_with_nothing_to_do_do_not_claim_to_publish(bucket: str) -> None:
+    publish(place(f"{bucket}/out", "2026-01-01"), distinct_pairs(3))
+    assert str(progress) == "Publishing"
+    publish(place(f"{bucket}/out", "2026-01-02", limit=3), distinct_pairs(3))
+    assert str(progress) == "Writing the report"
+    with disable_run_logger():
+        publish_partition.fn(place(f"{bucket}/out", "2026-01-03"), Plan(), [])
+    assert str(progress) == "Writing the report"
+    assert table.published_partitions(table.open_table(f"{bucket}/out/pairs")) == ["2026-01-01"]
 
 
 def test_a_day_that_differs_too_much_is_not_published(bucket: str) -> None:

@@ -35,12 +35,16 @@ class DayReport(BaseModel):
 
 
 class BackfillReport(BaseModel):
-    """A backfill, its days in order; `accepted` and `paid` count over all of them."""
+    """A backfill, its days in order; `accepted` and `paid` count over all of them.
+
+    `problem` names the days that failed, and is empty where none did.
+    """
 
     run_id: str
     days: list[DayReport]
     accepted: int
     paid: int
+    problem: str = ""
 
 
 def days_between(start_date: date, end_date: date, today: date) -> list[str]:
@@ -93,6 +97,7 @@ def make_report(run_id: str, days: list[DayReport]) -> BackfillReport:
         days=days,
         accepted=sum(day.accepted or 0 for day in days),
         paid=sum(day.paid or 0 for day in days),
+        problem="" if all(day.done for day in days) else failed_message(days),
     )
 
 
@@ -106,9 +111,10 @@ def failed_message(days: list[DayReport]) -> str:
     failed = [day for day in days if not day.done]
     names = ", ".join(day.partition for day in failed)
     first = failed[0]
+    others = "The other days are done; run" if len(failed) < len(days) else "Run"
     return (
         f"{len(failed):,} of {len(days):,} days failed: {names}. {first.partition}: {first.message.rstrip('.')}. "
-        "The other days are done; run the same backfill again, they cost nothing."
+        f"{others} the same backfill again: what is done costs nothing."
     )
 
 
