@@ -105,7 +105,7 @@ def brainstorm(
 
     # Imported here, so that the form and --help do not wait for polars.
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
-    from tasks.generate import open_model  # noqa: PLC0415
+    from tasks.session import open_model  # noqa: PLC0415
 
     with open_model(wish.order, Plan()) as model:
         found = gather_task_descriptions(wish, model)

@@ -98,7 +98,7 @@ async def _call(order: Any) -> str:
     from tasks.clients.outcome import CallFault  # noqa: PLC0415
     from tasks.core.parsing import parse_pair  # noqa: PLC0415
     from tasks.core.prompts import build_prompt  # noqa: PLC0415
-    from tasks.generate import own_price  # noqa: PLC0415
+    from tasks.models import own_price  # noqa: PLC0415
 
     lane = open_lane(order.recipe, order.api_base)
     started = time.monotonic()

@@ -98,9 +98,10 @@ def generate_short_text_pairs(
     # Imported here, so that the form and --help do not wait for polars and deltalake.
     from tasks.again import ask_again  # noqa: PLC0415
     from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
-    from tasks.generate import generate_completions, open_model  # noqa: PLC0415
+    from tasks.generate import generate_completions  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415
+    from tasks.session import open_model  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
     judged: list[Shard] = []

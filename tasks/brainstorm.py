@@ -21,9 +21,9 @@ from tasks.core.brainstorming import LIST_LENGTH, LITTLE_NEW, Brainstorm, ListRe
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.core.report import BrainstormReport, ListRound
-from tasks.generate import Model
 from tasks.policy import is_transient
 from tasks.progress import progress
+from tasks.session import Model
 
 # Lists asked for at once: enough to keep a provider busy, few enough to notice that nothing new comes.
 MOST_LISTS_AT_ONCE = 50

@@ -11,7 +11,7 @@ from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerC
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
 from tasks.extract import plan_into
-from tasks.generate import own_price
+from tasks.models import own_price
 from tasks.progress import progress
 from tasks.staging import Scratch
 

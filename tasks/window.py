@@ -2,7 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar, cast
+
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 # Enough that the next shard's calls begin before the last of this one are back.
 STEPS_IN_FLIGHT = 3
@@ -10,49 +12,34 @@ WAIT_SECONDS = 0.2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
-
-
-class State(Protocol):
-    """How far a step run is."""
-
-    def is_final(self) -> bool:
-        """Whether it has ended."""
-        ...
-
-
-class Future(Protocol[Result_co]):
-    """What a submitted step returns."""
-
-    @property
-    def state(self) -> State:
-        """Its newest state."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for its end, at most `timeout` seconds."""
-        ...
-
-    def result(self) -> Result_co:
-        """Return what it returned, or raise what it raised."""
-        ...
 
 
 def in_window(
-    items: Iterable[Item], submit: Callable[[Item], Future[Result]], size: int = STEPS_IN_FLIGHT
+    items: Iterable[Item], submit: Callable[[Item], PrefectFuture[Result]], size: int = STEPS_IN_FLIGHT
 ) -> Iterator[Result]:
-    """Yield the results in the order of `items`, with at most `size` of them in flight."""
-    window: deque[Future[Result]] = deque()
+    """Yield the results in the order of `items`, with at most `size` of them in flight.
+
+    Raises:
+        Exception: What any of those in flight has raised, as soon as it has.
+    """
+    window: deque[PrefectFuture[Result]] = deque()
     for item in items:
         window.append(submit(item))
         if len(window) >= size:
-            yield _await(window.popleft())
+            yield _await_first(window)
     while window:
-        yield _await(window.popleft())
+        yield _await_first(window)
 
 
-def _await(future: Future[Result]) -> Result:
+def _await_first(window: deque[PrefectFuture[Result]]) -> Result:
     """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end."""
-    while not future.state.is_final():
-        future.wait(WAIT_SECONDS)
-    return future.result()
+    while not _is_done(window[0]):
+        window[0].wait(WAIT_SECONDS)
+        for future in filter(_is_done, window):
+            future.result()
+    return window.popleft().result()
+
+
+def _is_done(future: PrefectFuture[Any]) -> bool:
+    """Whether it has ended, as who carries it out knows; its state would be asked of Prefect's API."""
+    return bool(cast("PrefectWrappedFuture[Any, Any]", future).wrapped_future.done())
