@@ -47,6 +47,8 @@ def backfill(
     tokens_per_minute: of.Count = 0,
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
+    batch: bool = False,
+    batch_deadline: of.Hours = 24,
     max_rejected_share: of.Share = 0.5,
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
@@ -88,6 +90,8 @@ def backfill(
         tokens_per_minute: Most tokens a minute, in and out, per day. 0: as the provider's answers allow.
         input_cost_per_token: US dollars an input token. 0: litellm's own price.
         output_cost_per_token: US dollars an output token. 0: litellm's own price.
+        batch: Ask by the provider's batch API, at half price and within hours.
+        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
         max_drift: Publish no day that differs more than this from the one before, in acceptance, duplicates,
             languages or lengths (0 to 1; 1: whatever it is).

@@ -41,6 +41,10 @@ def place_order(
     check_model_fits(recipe.model_name, destination)
     check_api_base(settings["api_base"])
     check_price(recipe.model_name, settings)
+    if settings.get("batch"):
+        from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
+
+        check_batches(recipe.model_name)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     source = check_uri(source.replace(PARTITION_FIELD, day), "source")

@@ -113,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from flows.screen import say_error  # noqa: PLC0415
     from tasks.core.errors import PairmillError  # noqa: PLC0415
+    from tasks.progress import progress  # noqa: PLC0415
 
     stopped_by = "Ctrl-C"
 
@@ -134,7 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say_error(f"Stopped by {stopped_by}. What was paid for is kept: run the same command again to go on.")
+        at_provider = " Its batches go on at the provider, and are collected then." if progress.open() else ""
+        say_error(
+            f"Stopped by {stopped_by}. What was paid for is kept: run the same command again to go on.{at_provider}"
+        )
         return INTERRUPTED if stopped_by == "Ctrl-C" else TERMINATED
     except Exception as error:
         if debug:

@@ -24,7 +24,7 @@ from tasks.core.exports import ExportReport
 from tasks.core.markdown import money
 from tasks.core.report import BrainstormReport, RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
-from tasks.progress import SAYS, progress
+from tasks.progress import progress
 
 LINE_SECONDS = 5.0
 MOST_LANGUAGES = 12
@@ -55,13 +55,14 @@ def _show_bar(ended: threading.Event) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown, step = bar.add_task(SAYS[progress.step], total=None, figures=""), ""
+        shown, step = bar.add_task(progress.says, total=None, figures=""), ""
         while not ended.wait(REFRESH_SECONDS):
             if progress.step != step:
                 step = progress.step
-                bar.reset(shown, total=progress.total or None, description=SAYS[step])
+                bar.reset(shown, total=progress.total or None)
             figures = f"{progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
-            bar.update(shown, completed=progress.done, total=progress.total or None, figures=figures)
+            total = progress.total or None
+            bar.update(shown, completed=progress.done, total=total, figures=figures, description=progress.says)
 
 
 def _show_lines(ended: threading.Event) -> None:
@@ -198,7 +199,7 @@ def _figures(report: RunReport) -> Table:
     rows = [
         ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
         ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected, {report.shortfall:,} still missing"),
-        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
+        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal{_batched(report)}"),
         ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
         ("in flight", f"{report.calls_in_flight:,}", "calls at once, as the provider allowed"),
         ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
@@ -212,6 +213,10 @@ def _figures(report: RunReport) -> Table:
     for name, value, remark in rows:
         grid.add_row(Text(name, style="dim"), Text(value, style="bold"), remark)
     return grid
+
+
+def _batched(report: RunReport) -> str:
+    return f"; {report.batched:,} paid by batch ({report.batches:,}), at half price" if report.batched else ""
 
 
 def _left_out(report: RunReport) -> str:

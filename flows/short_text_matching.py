@@ -6,6 +6,7 @@ Prefect makes the form in its UI from the signature and docstring below, and
 `flows.run` makes the command line from the same two.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from prefect import flow
@@ -49,6 +50,8 @@ def generate_short_text_pairs(
     max_cost_usd: of.Dollars = 0.0,
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
+    batch: bool = False,
+    batch_deadline: of.Hours = 24,
     max_rejected_share: of.Share = 0.5,
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
@@ -85,6 +88,8 @@ def generate_short_text_pairs(
         max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
         input_cost_per_token: US dollars an input token. 0: litellm's own price.
         output_cost_per_token: US dollars an output token. 0: litellm's own price.
+        batch: Ask by the provider's batch API, at half price and within hours.
+        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
         max_drift: Publish nothing that differs more than this from the partition before, in acceptance,
             duplicates, languages or lengths (0 to 1; 1: whatever it is).
@@ -97,6 +102,7 @@ def generate_short_text_pairs(
 
     # Imported here, so that the form and --help do not wait for polars and deltalake.
     from tasks.again import ask_again  # noqa: PLC0415
+    from tasks.collect import answer_in_batches  # noqa: PLC0415
     from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
     from tasks.generate import generate_completions  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
@@ -108,8 +114,9 @@ def generate_short_text_pairs(
     with hold_source(order):
         plan = extract_task_descriptions(order)
         with open_model(order, plan) as model:
-            shards = plan.shards
+            shards: Sequence[Shard] = plan.shards
             while shards:
+                shards = answer_in_batches(shards, order, model)
                 completed = in_window(shards, partial(generate_completions.submit, order=order, model=model))
                 judged += in_window(completed, partial(validate_pairs.submit, order=order))
                 shards = ask_again(order, plan, judged)

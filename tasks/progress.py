@@ -13,6 +13,7 @@ SAYS = {
     "wait": "Waiting for another run of this source to end",
     "brainstorm": "Brainstorming task descriptions",
     "extract": "Reading task descriptions",
+    "batch": "Waiting for the provider's batches, {open} of them",
     "generate": "Generating pairs",
     "load": "Publishing",
     "report": "Writing the report",
@@ -24,7 +25,8 @@ SAYS = {
 class Progress:
     """The step a run is in and its requests done so far; `started` is monotonic, in seconds.
 
-    `count` gives requests that are done beyond `done`, as they happen.
+    `paid` gives the requests paid for in this run, as they happen; `open` the
+    batches at the provider.
     """
 
     step: str = "start"
@@ -32,6 +34,12 @@ class Progress:
     cached: int = 0
     started: float = field(default_factory=time.monotonic)
     paid: Callable[[], int] = lambda: 0
+    open: Callable[[], int] = lambda: 0
+
+    @property
+    def says(self) -> str:
+        """Say which step the run is in."""
+        return SAYS[self.step].format(open=self.open())
 
     @property
     def done(self) -> int:
@@ -40,7 +48,7 @@ class Progress:
 
     def __str__(self) -> str:
         """Say where the run is."""
-        return f"{SAYS[self.step]}: {self.done:,} of {self.total:,}" if self.total else SAYS[self.step]
+        return f"{self.says}: {self.done:,} of {self.total:,}" if self.total else self.says
 
     def begin(self, step: str, total: int = 0) -> None:
         """Note that the run is in `step`, with `total` requests ahead of it."""

@@ -35,6 +35,14 @@ class Scratch:
         return pl.scan_parquet(self.folder / "plan-*.parquet")
 
 
+def fill_in(rows: pl.DataFrame, completions: pl.DataFrame) -> pl.DataFrame:
+    """Return a shard's rows, in plan order, with the completions that were found for some of them."""
+    found = completions.select("request_key", *COMPLETIONS)
+    known = rows.drop(COMPLETIONS).join(found, on="request_key", how="inner")
+    rest = rows.join(found, on="request_key", how="anti")
+    return pl.concat([rest, known.select(rows.columns)]).sort("plan_row")
+
+
 def stage_shards(
     order: Order, requests: Scratch, *, number: int = 0, round_: int = 0, only_cached: bool = False
 ) -> Iterator[Shard]:

@@ -36,6 +36,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from flows.servers import serve, start_prefect_api  # noqa: E402
+from tests.batch_server import BatchServer  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
 from tests.night import Night  # noqa: E402
 from tests.s3_proxy import S3Proxy  # noqa: E402
@@ -105,6 +106,20 @@ def model_server(_model_server: ModelServer) -> Iterator[ModelServer]:
     _model_server.begin_test()
     yield _model_server
     _model_server.forget()
+
+
+@pytest.fixture(scope="session")
+def _batch_server() -> Iterator[BatchServer]:
+    with BatchServer() as server:
+        yield server
+
+
+@pytest.fixture
+def batch_server(_batch_server: BatchServer) -> Iterator[BatchServer]:
+    """Return the server with files and batches, with nothing left of the test before."""
+    _batch_server.begin_test()
+    yield _batch_server
+    _batch_server.forget()
 
 
 @pytest.fixture

@@ -167,14 +167,25 @@ class ModelServer:
         self._loop.close()
 
     async def _start(self) -> None:
-        app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/{test}/v1/chat/completions", self._handle)
-        app.router.add_post("/{test}/v1/messages", self._handle)
+        app = web.Application(client_max_size=1 << 28)
+        self.add_routes(app.router)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self._port = self._runner.addresses[0][1]
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Serve what a model's server serves."""
+        router.add_post("/{test}/v1/chat/completions", self._handle)
+        router.add_post("/{test}/v1/messages", self._handle)
+
+    def choose(self, prompt: str) -> Behaviour:
+        """Return what the next request with this prompt is answered by."""
+        for text, script in self._scripts.items():
+            if text in prompt:
+                return script.pop(0) if len(script) > 1 else script[0]
+        return self.default
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.match_info["test"] != str(self._test):
@@ -190,12 +201,7 @@ class ModelServer:
         try:
             if self.latency_seconds:
                 await asyncio.sleep(self.latency_seconds)
-            behaviour = self.default
-            for text, script in self._scripts.items():
-                if text in prompt:
-                    behaviour = script.pop(0) if len(script) > 1 else script[0]
-                    break
-            answered = behaviour(request, sent)
+            answered = self.choose(prompt)(request, sent)
             response: web.StreamResponse = await answered if asyncio.iscoroutine(answered) else answered
             return response
         finally:

@@ -53,7 +53,7 @@ def test_every_option_of_help_is_in_the_readme(command: str, capsys: pytest.Capt
     assert {option for option in options if not re.search(rf"`[^`\n]*{option}\b", README)} - NO_FLAGS == set()
 
 
-NO_FLAGS = {"--help", "--no-debug", "--no-structured-output", "--no-then-generate"}
+NO_FLAGS = {"--help", "--no-batch", "--no-debug", "--no-structured-output", "--no-then-generate"}
 
 
 def test_every_option_of_the_readme_is_in_some_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tasks.clients.budget import Budget
 from tasks.clients.llm import CALL_DEADLINE_SECONDS
-from tasks.clients.outcome import Call, CallFault, Reply
+from tasks.clients.outcome import Call, CallFault, Reply, make_completion, no_reply
 from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter
 from tasks.clients.rates import Place, Rates
 from tasks.core.errors import ModelError, PairmillError, StoppedError
@@ -79,7 +78,7 @@ class Attempts:
         self.on_stop: Callable[[], object] = lambda: None
         self.limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
         self._call, self._journal = call, journal
-        self._budget, self._price, self._find_problem = budget, price, find_problem
+        self.budget, self._price, self._find_problem = budget, price, find_problem
         self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
         self._breaker = Breaker()
 
@@ -128,7 +127,7 @@ class Attempts:
                 case "fatal":
                     raise ModelError(f"{fault.message} {RESUME}") from None
                 case "refused":
-                    return self._keep(request, _nothing(fault.reason), place, tries)
+                    return self._keep(request, no_reply(fault.reason), place, tries)
                 case "throttled":
                     tries.throttles, tries.pause = tries.throttles + 1, 0.0
                     self._throttle(place, fault)
@@ -150,7 +149,7 @@ class Attempts:
             CallFault: It brought no reply.
             StoppedError: The budget does not allow it.
         """
-        reserved = await self._budget.reserve(prompt) if self._budget else 0.0
+        reserved = await self.budget.reserve(prompt) if self.budget else 0.0
         # Cancelled in flight, it may be billed all the same.
         cost: float | None = None
         tokens: int | None = None
@@ -174,8 +173,8 @@ class Attempts:
             self.limiter.rates.settle(place, tokens)
             if headers:
                 self.limiter.rates.heed(place, headers, time.monotonic())
-            if self._budget:
-                self._budget.settle(reserved, cost)
+            if self.budget:
+                self.budget.settle(reserved, cost)
 
     def _throttle(self, place: Place, fault: CallFault) -> None:
         if not self.limiter.throttled(place, fault.retry_after):
@@ -194,7 +193,7 @@ class Attempts:
 
     def _keep(self, request: Request, reply: Reply, place: Place, tries: "_Tries") -> dict[str, Any]:
         """Write the reply down, then count it."""
-        completion = _completion(reply, place, tries.failures + 1, tries.throttles)
+        completion = make_completion(reply, time.monotonic() - place.at, tries.failures + 1, tries.throttles)
         self._journal.append(request.key, completion)
         refused = reply.error not in (None, "no_choices")
         self.paid += not refused
@@ -207,7 +206,7 @@ class Attempts:
         """A call that failed for good today; not in the journal, since a later try may mend it."""
         self.failed += 1
         self._trip(fault.message, failed=True, problem=CALL_FAILED)
-        return _completion(_nothing(CALL_FAILED), place, tries.failures, tries.throttles)
+        return make_completion(no_reply(CALL_FAILED), time.monotonic() - place.at, tries.failures, tries.throttles)
 
     def _trip(self, last: str, *, failed: bool = False, problem: str | None) -> None:
         why = self._breaker.note(failed=failed, problem=problem)
@@ -223,23 +222,3 @@ class _Tries:
     failures: int = 0
     throttles: int = 0
     pause: float = 0.0
-
-
-def _completion(reply: Reply, place: Place, attempts: int, throttled: int) -> dict[str, Any]:
-    return {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "model_answered": reply.model_answered,
-        "input_tokens": reply.input_tokens,
-        "output_tokens": reply.output_tokens,
-        "cost_usd": reply.cost_usd,
-        "latency_s": time.monotonic() - place.at,
-        "attempts": attempts,
-        "throttled": throttled,
-        "error": reply.error,
-        "completed_at": datetime.now(UTC),
-    }
-
-
-def _nothing(reason: str) -> Reply:
-    return Reply(None, None, None, None, None, None, reason)

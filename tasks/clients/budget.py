@@ -36,18 +36,29 @@ class Budget:
             StoppedError: Nothing is in flight and the rest is not enough.
         """
         worst = self.worst(prompt)
-        while self.spent + self.reserved + worst > self.max_cost_usd:
+        while not self.allows(worst):
             if not self.in_flight:
-                raise StoppedError(
-                    f"Stopped at ${self.spent:,.4f}: the next call may cost ${worst:,.4f}, which would exceed "
-                    f"the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid for is kept: "
-                    "run the same command again to go on with as much money, or with another --max-cost-usd."
-                )
+                raise self.used_up(f"the next call may cost ${worst:,.4f}, which would exceed")
             self._settled.clear()
             await self._settled.wait()
+        self.hold(worst)
+        return worst
+
+    def allows(self, worst: float) -> bool:
+        """Whether `worst` more cannot take the run above `max_cost_usd`."""
+        return self.spent + self.reserved + worst <= self.max_cost_usd
+
+    def hold(self, worst: float) -> None:
+        """Reserve `worst` at once."""
         self.reserved += worst
         self.in_flight += 1
-        return worst
+
+    def used_up(self, what: str) -> StoppedError:
+        """Return the error of a run that stops; `what` would exceed its limit."""
+        return StoppedError(
+            f"Stopped at ${self.spent:,.4f}: {what} the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid "
+            "for is kept: run the same command again to go on with as much money, or with another --max-cost-usd."
+        )
 
     def settle(self, reserved: float, cost_usd: float | None) -> None:
         """Put what a call did cost in the place of what was reserved for it; None: the whole of it."""

@@ -26,7 +26,7 @@ def connect(recipe: Recipe, api_base: str) -> Call:
         ModelError: The provider's key is not set.
     """
     litellm = import_litellm()
-    _check_key(litellm, recipe.model_name, api_base)
+    check_key(litellm, recipe.model_name, api_base)
     arguments = call_arguments(recipe, api_base)
 
     async def call(prompt: str) -> Reply:
@@ -105,7 +105,12 @@ def count_tokens(model_name: str, texts: list[str]) -> list[int]:
     return [litellm.token_counter(model=model_name, text=text) for text in texts]
 
 
-def _check_key(litellm: Any, model_name: str, api_base: str) -> None:
+def check_key(litellm: Any, model_name: str, api_base: str) -> None:
+    """Check that the key of the model's provider is set.
+
+    Raises:
+        ModelError: It is not.
+    """
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""

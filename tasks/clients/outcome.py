@@ -5,7 +5,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from tasks.clients.concealment import conceal
 
@@ -26,6 +27,28 @@ class Reply:
     cost_usd: float | None
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def no_reply(reason: str) -> Reply:
+    """Return what stands for the reply to a request that gets none, for `reason`."""
+    return Reply(None, None, None, None, None, None, reason)
+
+
+def make_completion(reply: Reply, latency_s: float | None, attempts: int, throttled: int) -> dict[str, Any]:
+    """Return a reply that arrives now as a row with the columns of COMPLETIONS."""
+    return {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "model_answered": reply.model_answered,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "cost_usd": reply.cost_usd,
+        "latency_s": latency_s,
+        "attempts": attempts,
+        "throttled": throttled,
+        "error": reply.error,
+        "completed_at": datetime.now(UTC),
+    }
 
 
 @dataclass

@@ -54,6 +54,10 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names under one destination; see README, "What lies where"."""
@@ -74,6 +78,10 @@ class Layout:
         """The prefix of every completion paid for under one recipe."""
         return f"{self.destination}/journal/recipe={recipe_id}"
 
+    def batches(self, recipe_id: str, source: str) -> str:
+        """The prefix of what is known of one source's batches at the provider, under one recipe."""
+        return f"{self.journal(recipe_id)}/batches/source-{_short_hash(source)}"
+
     def staging(self, partition: str, run_id: str) -> str:
         """The prefix of one run's plan and shard files."""
         return f"{self.destination}/staging/{partition}/{run_id}"
@@ -85,8 +93,7 @@ class Layout:
 
     def source_lease(self, source: str) -> str:
         """The object that only one run of `source` can hold."""
-        name = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
-        return f"{self.destination}/staging/source-{name}.lease"
+        return f"{self.destination}/staging/source-{_short_hash(source)}.lease"
 
     @property
     def tasks(self) -> str:

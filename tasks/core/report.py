@@ -115,7 +115,8 @@ class RunReport(BaseModel):
     languages. judged = requests answered or refused for good, and accepted +
     rejected = judged. `failed` are calls without a reply,
     `retried` attempts that were repeated and `throttled` those told to wait;
-    `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. Tokens and `cost_usd`
+    `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. `batched` of the
+    calls paid were answered by `batches` of the provider's batch API, at half price. Tokens and `cost_usd`
     (US dollars, null when unknown) are of the calls paid in this run, `seconds` of
     the whole run. `rounds` are those of asking again. `shortfall` are pairs still missing,
     `shortfall_reasons` the same by main reason and `shortfalls` the first descriptions
@@ -153,6 +154,8 @@ class RunReport(BaseModel):
     retried: int
     throttled: int
     calls_in_flight: int = 0
+    batched: int = 0
+    batches: int = 0
     judged: int
     accepted: int
     rejected: int

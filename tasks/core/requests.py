@@ -56,7 +56,7 @@ class Order:
     """One run, resolved: what it reads, what it wants and where that goes.
 
     0 requests or tokens a minute are no cap, 0 US dollars no limit, and a price of
-    0 is litellm's own.
+    0 is litellm's own. `batch_deadline` is in hours after the start.
     """
 
     run_id: str
@@ -81,6 +81,8 @@ class Order:
     max_cost_usd: float = 0.0
     input_cost_per_token: float = 0.0
     output_cost_per_token: float = 0.0
+    batch: bool = False
+    batch_deadline: int = 24
 
     @property
     def layout(self) -> Layout:
@@ -100,7 +102,8 @@ class Shard:
     `round` counts from 0, the plan itself. `cached` counts the rows that the
     journal already answers, `rejected` those that validation has rejected, and
     `calls_in_flight` is where the adaptive limit stood when its calls were done, 0
-    where none was made.
+    where none was made. `batches` are the names of the batches that have answered
+    rows of it in this run, and `batched` counts those paid for.
     """
 
     number: int
@@ -110,6 +113,8 @@ class Shard:
     cached: int
     rejected: int = 0
     calls_in_flight: int = 0
+    batched: int = 0
+    batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "objects": list(plan.objects),
         "source_changes": list(plan.source_changes),
         "calls_in_flight": next((shard.calls_in_flight for shard in reversed(shards) if shard.calls_in_flight), 0),
+        "batched": sum(shard.batched for shard in shards),
+        "batches": len({name for shard in shards for name in shard.batches}),
     }
     counts = _count(plan, judged) if judged is not None else _NOTHING
     short = _find_shortfalls(plan, judged)
