@@ -21,7 +21,7 @@ from rich.text import Text
 
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.exports import ExportReport
-from tasks.core.markdown import money
+from tasks.core.markdown import money, money_per_pairs
 from tasks.core.report import BrainstormReport, RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import progress
@@ -206,7 +206,7 @@ def _figures(report: RunReport) -> Table:
         (
             "cost",
             money(report.cost_usd),
-            "" if report.cost_usd is not None else "litellm has no price for this model",
+            money_per_pairs(report) if report.cost_usd is not None else "litellm has no price for this model",
         ),
         ("seconds", f"{report.seconds:,.1f}", escape(report.model_name)),
     ]

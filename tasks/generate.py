@@ -19,7 +19,7 @@ from tasks.session import Model
 
 @task(
     name="generate",
-    task_run_name="generate shard {shard.number}",
+    task_run_name="generate shard {shard.label}",
     retries=2,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

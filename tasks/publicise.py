@@ -21,10 +21,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.clients import table
+from tasks.clients.access import browser_address
 from tasks.core.backfill import DayReport, backfill_markdown
 from tasks.core.layout import Layout
 from tasks.core.markdown import report_markdown
-from tasks.core.report import RunReport
+from tasks.core.report import RunReport, without_texts
 from tasks.progress import progress
 
 PUBLISHED = "pairmill.pairs.published"
@@ -43,8 +44,9 @@ def show_report(report: RunReport) -> None:
     With PAIRMILL_SHOW_TEXTS=0 no text of a source or a model is in any of them.
     """
     texts = os.environ.get(SHOW_TEXTS, "1") == "1"
-    shown = report if texts else report.model_copy(update={"samples": []})
-    create_markdown_artifact(report_markdown(shown), key="run-report", description="What the run did")
+    shown = report if texts else without_texts(report)
+    page = report_markdown(shown, browser_address)
+    create_markdown_artifact(page, key="run-report", description="What the run did")
     examples = _rejected_examples(report) if report.published and report.rejected and texts else []
     if examples:
         create_table_artifact(examples, key="rejected-examples", description="Some of the rows that were rejected")

@@ -65,7 +65,8 @@ def stage_shards(
     journal.look_up(order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")).with_columns(
         shard
     ).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
-    for index, first_row in enumerate(range(0, requests.rows, SHARD_ROWS)):
+    first_rows = range(0, requests.rows, SHARD_ROWS)
+    for index, first_row in enumerate(first_rows):
         rows = plan.slice(first_row, SHARD_ROWS).collect()
         files = sorted((known / f"shard={index}").glob("*.parquet"))
         completions = pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
@@ -78,4 +79,5 @@ def stage_shards(
             staged = staged.filter("cached")
         uri = f"{order.staging}/plan/{number + index:06}.parquet"
         frames.write_frame(staged, uri)
-        yield Shard(number + index, uri, round_, staged.height, int(staged["cached"].sum()))
+        label = f"{index + 1}/{len(first_rows)}" + (f" of round {round_ + 1}" if round_ else "")
+        yield Shard(number + index, uri, round_, staged.height, int(staged["cached"].sum()), label=label)

@@ -15,7 +15,7 @@ from tasks.policy import is_transient
 
 @task(
     name="validate",
-    task_run_name="validate shard {shard.number}",
+    task_run_name="validate shard {shard.label}",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

@@ -44,6 +44,27 @@ def test_an_unknown_cost_is_never_nothing(cost: float | None, said: str) -> None
     assert money(cost) == said
 
 
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"cost_usd": 0.02, "accepted": 8}, "$0.0200, $2.5000 per 1,000 accepted pairs"),
+        ({"cost_usd": 0.02, "accepted": 0}, "$0.0200"),
+        ({"cost_usd": None, "accepted": 8}, "unknown"),
+    ],
+)
+def test_the_report_says_what_accepted_pairs_cost(figures: dict[str, Any], said: str) -> None:
+    assert f"| Cost | {said} |" in report_markdown(report(**figures))
+
+
+def test_the_report_leads_to_the_page_the_json_and_the_tables() -> None:
+    whole = report(destination="s3://bucket/my data", run_id="r1", pairs_uri="s3://bucket/my data/pairs")
+    page = "s3://bucket/my data/runs/r1.html"
+    assert f"- This report as a page: {escape(page)}\n" in report_markdown(whole)
+    linked = report_markdown(whole, lambda uri: "https://console/my%20page" if uri == page else "")
+    assert f"- This report as a page: [{escape(page)}](<https://console/my%20page>)\n" in linked
+    assert f"- Rejected rows (Delta table): {escape('s3://bucket/my data/rejected')}\n" in linked
+
+
 def test_shares_are_of_the_rows_judged() -> None:
     rows = reason_rows(report(reasons={"unparsable": 2, "refused": 1}))
     assert [(row["reason"], row["rows"], row["share"]) for row in rows] == [

@@ -1,5 +1,6 @@
 """Keys go nowhere but to where they belong, and nothing of a run goes to the network unasked."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -12,9 +13,10 @@ from aiohttp import web
 
 from flows.allowed import VARIABLES, check_allowed, check_api_base
 from flows.servers import ROOT
+from tasks.clients import storage
 from tasks.clients.concealment import conceal
 from tasks.core.errors import UsageError
-from tests.model_server import ModelServer, error
+from tests.model_server import ModelServer, answer, error
 from tests.night import Night
 from tests.test_maintain import everything
 
@@ -124,6 +126,35 @@ def echo_key(request: web.Request, body: dict[str, object]) -> web.Response:
     return answered
 
 
+def prefects_database() -> bytes:
+    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        dumped = "\n".join(connection.iterdump()).encode()
+    connection.close()
+    return dumped
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("shown", ["1", "0"])
+def test_texts_are_in_prefects_database_only_where_they_may_be(
+    nights: Callable[[str], Night], prefect_api: str, shown: str
+) -> None:
+    night, canary = nights("out"), f"canary{shown}"
+    texts = [f"match the {canary} description {row} with its name" for row in range(20)]
+    storage.write_bytes(f"{night.source}/a.jsonl", "\n".join(json.dumps({"task": text}) for text in texts).encode())
+    night.serve(0.0)
+    # One description is rejected for good, and so among what is missing.
+    night.model_server.script("description 7", [answer(f"{canary} is no json")])
+    pair = {"input": f"the {canary} input of the harbour", "positive_document": "our station sells tickets every day"}
+    night.model_server.script("description 8", [answer(json.dumps(pair))])
+    run = night.start(environment={"PAIRMILL_SHOW_TEXTS": shown})
+    assert run.wait() == 0, run.said
+    assert (run.report["accepted"], run.report["shortfalls"][0]["task"]) == (19, texts[7])
+    database = prefects_database()
+    assert run.report["run_id"].encode() in database, "a search that finds nothing proves nothing"
+    assert (canary.encode() in database) == (shown == "1")
+
+
 @pytest.mark.faults
 def test_no_key_is_in_anything_that_a_run_writes(
     nights: Callable[[str], Night], prefect_api: str, tmp_path: Path
@@ -151,10 +182,7 @@ def test_no_key_is_in_anything_that_a_run_writes(
         written[str(run.out)] = run.out.read_bytes() + run.said.encode()
     for folder in (night.state, Path(os.environ["PREFECT_HOME"])):
         written |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        written["the database"] = "\n".join(connection.iterdump()).encode()
-    connection.close()
+    written["the database"] = prefects_database()
     assert night.destination.encode() in written["the database"], "a search that finds nothing proves nothing"
     leaks = {(name, where) for where, data in written.items() for name, key in CANARIES.items() if key.encode() in data}
     assert leaks == set()

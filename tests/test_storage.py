@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import polars as pl
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
@@ -253,3 +254,31 @@ def test_a_prefix_is_removed_whole_and_nothing_beside_it(bucket: str) -> None:
     storage.delete_prefix(f"{bucket}/t")
     storage.delete_prefix(f"{bucket}/none")
     assert [item.uri for item in storage.list_objects(bucket)] == [f"{bucket}/t2/a"]
+
+
+ADDRESSES = {
+    "a page at AWS": (
+        ("", "runs/a b.html"),
+        "https://eu-north-1.console.aws.amazon.com/s3/object/bucket?region=eu-north-1&prefix=runs/a%20b.html",
+    ),
+    "a table at AWS": (
+        ("", "out/pairs"),
+        "https://eu-north-1.console.aws.amazon.com/s3/buckets/bucket?region=eu-north-1&prefix=out/pairs/",
+    ),
+    "a page elsewhere": (("http://minio:9000/", "runs/a.html"), "http://minio:9000/bucket/runs/a.html"),
+    "a table elsewhere": (("http://minio:9000/", "out/pairs"), ""),
+}
+
+
+@pytest.mark.parametrize("name", list(ADDRESSES))
+def test_a_browser_is_sent_to_what_it_can_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (endpoint, key), address = ADDRESSES[name]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    assert access.browser_address(f"s3://bucket/{key}") == address
+
+
+def test_a_page_is_stored_as_one_that_a_browser_shows(bucket: str) -> None:
+    storage.write_bytes(f"{bucket}/runs/r.html", b"<p>")
+    kept = boto3.client("s3").head_object(Bucket=bucket.removeprefix("s3://"), Key="runs/r.html")
+    assert kept["ContentType"] == "text/html; charset=utf-8"

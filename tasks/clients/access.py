@@ -6,11 +6,13 @@ so an expiring token is renewed and a changed one is taken up.
 
 import os
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.session import get_session
 
 from tasks.core.errors import StorageError
+from tasks.core.layout import split_uri
 
 SERVER_SIDE_ENCRYPTION = {
     "AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption",
@@ -78,3 +80,21 @@ def object_store_options() -> dict[str, str]:
         **{name.lower(): value for name, value in access.encryption},
     }
     return {name: value for name, value in options.items() if value}
+
+
+def browser_address(uri: str) -> str:
+    """Return where a browser opens an object or a prefix: AWS's console, or the object at an endpoint of its own.
+
+    Empty for a prefix at such an endpoint, which has nothing to show for it. Whether a
+    person may see it is for the storage to say.
+    """
+    access = resolve_access()
+    bucket, key = split_uri(uri)
+    is_object = "." in key.rpartition("/")[2]
+    if access.endpoint:
+        return f"{access.endpoint.rstrip('/')}/{bucket}/{quote(key)}" if is_object else ""
+    kind, end = ("object", "") if is_object else ("buckets", "/")
+    return (
+        f"https://{access.region}.console.aws.amazon.com/s3/{kind}/{bucket}"
+        f"?region={access.region}&prefix={quote(key)}{end}"
+    )

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 COPY_BYTES = 8 << 20
 # As many as one request of S3's may name.
 DELETED_AT_ONCE = 1000
+_CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "md": "text/markdown; charset=utf-8",
+}
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,10 @@ def find_bytes(uri: str) -> tuple[bytes, str] | None:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole object."""
+    """Write a whole object; a browser shows what is made for people."""
+    kind = _CONTENT_TYPES.get(uri.rpartition(".")[2])
     with storage_errors(uri):
-        filesystem().pipe_file(uri, data)
+        filesystem().pipe_file(uri, data, **({"ContentType": kind} if kind else {}))
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

@@ -1,7 +1,9 @@
 """The report as Markdown; everything that a model or a source wrote is escaped."""
 
 import re
+from collections.abc import Callable
 
+from tasks.core.layout import Layout
 from tasks.core.report import RunReport, headline, reason_rows
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
@@ -18,8 +20,20 @@ def money(cost_usd: float | None) -> str:
     return "unknown" if cost_usd is None else f"${cost_usd:,.4f}"
 
 
-def report_markdown(report: RunReport) -> str:
-    """Return the whole report: headline figures, reasons, languages, sample pairs, files."""
+def money_per_pairs(report: RunReport) -> str:
+    """Return what accepted pairs cost; empty where there are none or the cost is unknown."""
+    if report.cost_usd is None or not report.accepted:
+        return ""
+    return f"{money(1000 * report.cost_usd / report.accepted)} per 1,000 accepted pairs"
+
+
+def report_markdown(report: RunReport, find_address: Callable[[str], str] = lambda _: "") -> str:
+    """Return the whole report: headline figures, reasons, languages, sample pairs, where everything lies.
+
+    Args:
+        report: The run's.
+        find_address: Returns where a browser opens a URI, empty where it cannot.
+    """
     parts = [f"## {escape(headline(report))}"]
     if report.source_changes:
         parts.append("The source has changed since this partition's last run:")
@@ -39,10 +53,9 @@ def report_markdown(report: RunReport) -> str:
                 ["Rounds of asking", f"{report.rounds:,}"],
                 ["Still missing", f"{report.shortfall:,}"],
                 ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
-                ["Cost", money(report.cost_usd)],
+                ["Cost", ", ".join(filter(None, [money(report.cost_usd), money_per_pairs(report)]))],
                 ["Seconds", f"{report.seconds:,.1f}"],
                 ["Model", escape(report.model_name)],
-                ["Pairs", escape(report.pairs_uri)],
             ],
         )
     )
@@ -86,7 +99,23 @@ def report_markdown(report: RunReport) -> str:
     if samples:
         pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in samples]
         parts += ["### Sample pairs", table(["Task description", "Input", "Positive document"], pairs)]
+    layout = Layout(report.destination)
+    places = {
+        "This report as a page": layout.report_page(report.run_id, "html"),
+        "All its figures as JSON": layout.report(report.run_id),
+        "Pairs (Delta table)": report.pairs_uri,
+        "Rejected rows (Delta table)": layout.rejected,
+    }
+    parts += [
+        "### Where it lies",
+        "\n".join(f"- {name}: {_link(uri, find_address(uri))}" for name, uri in places.items()),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def _link(uri: str, address: str) -> str:
+    text = escape(uri, most=1_000)
+    return f"[{text}](<{address}>)" if address else text
 
 
 def _figure(share: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from tasks.core.languages import LANGUAGES
-from tasks.core.markdown import money
+from tasks.core.markdown import money, money_per_pairs
 from tasks.core.report import Changes, Drift, Profile, RunReport, headline, reason_rows
 
 MOST_LANGUAGES, MOST_TEXT = 15, 300
@@ -71,17 +71,11 @@ def report_page(report: RunReport) -> str:
 
 def _top(report: RunReport) -> str:
     share = report.accepted / report.judged if report.judged else 0.0
-    cost = money(report.cost_usd)
-    each = (
-        f"${1000 * report.cost_usd / report.accepted:,.2f} per 1,000 pairs"
-        if report.cost_usd and report.accepted
-        else ""
-    )
     cards = [
         (f"{report.accepted:,}", "accepted pairs", "good"),
         (f"{report.rejected:,}", f"rejected, {1 - share:.1%} of {report.judged:,}", "bad" if report.rejected else ""),
         (f"{report.shortfall:,}", "pairs still missing", "bad" if report.shortfall else ""),
-        (cost, each or "cost", ""),
+        (money(report.cost_usd), money_per_pairs(report) or "cost", ""),
         (f"{report.paid:,}", f"calls paid, {report.cached:,} from the journal", ""),
         (f"{report.seconds:,.0f} s", "from start to end", ""),
     ]

@@ -184,6 +184,11 @@ class RunReport(BaseModel):
     changes: Changes | None = None
 
 
+def without_texts(report: RunReport) -> RunReport:
+    """Return `report` without any text of a source or a model."""
+    return report.model_copy(update={"samples": [], "shortfalls": [], "profile": None})
+
+
 class ListRound(BaseModel):
     """One round: lists, descriptions in them, and those of these that were good and in no list before."""
 

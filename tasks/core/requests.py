@@ -103,7 +103,8 @@ class Shard:
     journal already answers, `rejected` those that validation has rejected, and
     `calls_in_flight` is where the adaptive limit stood when its calls were done, 0
     where none was made. `batches` are the names of the batches that have answered
-    rows of it in this run, and `batched` counts those paid for.
+    rows of it in this run, and `batched` counts those paid for. `label`
+    names it among those of its round, from 1.
     """
 
     number: int
@@ -115,6 +116,7 @@ class Shard:
     calls_in_flight: int = 0
     batched: int = 0
     batches: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
