@@ -10,8 +10,9 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from tasks.publicise import PUBLISHED
 
-# Three heartbeats and a half; see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml.
-SILENCE = timedelta(seconds=105)
+# Eight heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml): those of a run that lives are lost while
+# the server is away, too.
+SILENCE = timedelta(minutes=4)
 # The nightly run is due at 02:00.
 PUBLISHED_WITHIN = timedelta(hours=4)
 RUN = "prefect.flow-run"
@@ -20,8 +21,8 @@ OURS: Any = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag
 NIGHTLY: Any = {"prefect.resource.role": "deployment", "prefect.resource.name": "nightly"}
 
 
-def mark_crashed() -> AutomationCore:
-    """Mark a run as crashed when its heartbeats stop: its process or machine is gone."""
+def mark_crashed(silence: timedelta = SILENCE) -> AutomationCore:
+    """Mark a run as crashed when its heartbeats stop for as long: its process or machine is gone."""
     return AutomationCore(
         name="pairmill: a run whose heartbeats stop has crashed",
         description="Run it again with Retry: what it paid for is kept.",
@@ -32,7 +33,7 @@ def mark_crashed() -> AutomationCore:
             match={"prefect.resource.id": f"{RUN}.*"},
             match_related=OURS,
             for_each={"prefect.resource.id"},
-            within=SILENCE,
+            within=silence,
         ),
         actions=[
             ChangeFlowRunState(
@@ -61,8 +62,8 @@ def tell_failure(block_id: UUID) -> AutomationCore:
     )
 
 
-def tell_late_night(block_id: UUID) -> AutomationCore:
-    """Tell people when the nightly run has not completed four hours after it was due, begun or not."""
+def tell_late_night(block_id: UUID, within: timedelta = PUBLISHED_WITHIN) -> AutomationCore:
+    """Tell people when the nightly run has not completed so long after it was due, begun or not."""
     return AutomationCore(
         name="pairmill: tell when the night is not published by 06:00",
         trigger=EventTrigger(
@@ -72,7 +73,7 @@ def tell_late_night(block_id: UUID) -> AutomationCore:
             match={"prefect.resource.id": f"{RUN}.*"},
             match_related=NIGHTLY,
             for_each={"prefect.resource.id"},
-            within=PUBLISHED_WITHIN,
+            within=within,
         ),
         actions=[
             SendNotification(

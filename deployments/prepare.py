@@ -39,7 +39,7 @@ def prepare(*, notify: str = "", then: str = "") -> None:
         if then:
             wanted.append(automations.start_on_published(client.read_deployment_by_name(then).id))
         for automation in wanted:
-            _make_automation(client, automation)
+            apply(client, automation)
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
@@ -59,7 +59,8 @@ def _make_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
     client.update_work_queue(queue.id, priority=priority)
 
 
-def _make_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
+def apply(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Make an automation, or bring the one of its name to it."""
     found = client.read_automations_by_name(automation.name)
     if found:
         # The client sends only what was set, and the server wants all of it.

@@ -52,7 +52,7 @@ def start(module: str, *arguments: str, environment: Mapping[str, str] | None = 
     It has a session of its own, so that Ctrl-C is for this process alone.
     """
     _reach_directly()
-    port = _free_port()
+    port = free_port()
     child = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "flows.child", module, *(argument.format(port=port) for argument in arguments)],
         cwd=ROOT,
@@ -103,7 +103,8 @@ def _reach_directly() -> None:
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -5,7 +5,10 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.stack import Stack
 
 # Before anything imports Prefect or litellm: nothing of the user's own is read or written.
 _HOME = tempfile.mkdtemp(prefix="pairmill-tests-")
@@ -139,6 +142,15 @@ def prefect_api(s3_endpoint: str) -> Iterator[str]:
     yield f"{server.url}/api"
     server.child.kill()
     server.child.communicate()
+
+
+@pytest.fixture(scope="session")
+def stack(s3_endpoint: str, _model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Stack]":
+    """Run a Prefect server with everything deployed and two workers."""
+    from tests.stack import run_stack
+
+    with run_stack(tmp_path_factory.mktemp("stack"), _model_server) as running:
+        yield running
 
 
 @pytest.hookimpl(optionalhook=True)
