@@ -1,17 +1,20 @@
 """Texts in another language than was asked for, by two detectors that must agree.
 
 pycld2 is fast and says when it cannot tell; py3langid is asked only where pycld2
-names another language. tests/test_detection.py holds what the two reject of right
-texts and catch of wrong ones.
+names another language, and neither where the words of a text say enough (see
+english). tests/test_detection.py holds what the two reject of right texts and
+catch of wrong ones.
 """
 
 from functools import lru_cache
+from itertools import compress
 from typing import Any, NamedTuple
 
 import polars as pl
 import pycld2
 
-from tasks.core.languages import LANGUAGES, Language
+from tasks.core.columns import TEXTS
+from tasks.core.languages import LANGUAGES
 
 # Fewer words are names and fragments, on which detectors guess.
 ENOUGH_WORDS = 4
@@ -19,8 +22,10 @@ ENOUGH_WORDS = 4
 SURE, SURE_TOGETHER = 0.7, 0.5
 # Every other script is of one language of ours, or of near ones only.
 _SCRIPTS = frozenset({"Latin", "Cyrillic"})
+_DETECTABLE = [language.name for language in LANGUAGES.values() if language.script in _SCRIPTS]
 _CODES = {"iw": "he", "jw": "jv", "zh-Hant": "zh"}
 _UNKNOWN = "un"
+_CLEAR = [f"clear_{name}" for name in TEXTS]
 
 DETECTED = pl.Struct({"seen": pl.String, "sure": pl.Boolean})
 
@@ -36,60 +41,70 @@ NOTHING = Detected()
 
 
 def detect_other_language() -> pl.Expr:
-    """Return, from language, input and positive_document, a column of DETECTED."""
-    return pl.struct("language", "input", "positive_document").map_batches(
-        _detect_rows, return_dtype=DETECTED, is_elementwise=True
-    )
+    """Return a column of DETECTED, null where nothing was asked.
+
+    Reads language, both texts, and whether each is clear: in the language beyond doubt.
+    """
+    columns = pl.struct("language", *TEXTS, *_CLEAR)
+    return columns.map_batches(_detect_rows, return_dtype=DETECTED, is_elementwise=True)
 
 
 def _detect_rows(rows: pl.Series) -> pl.Series:
-    columns = (rows.struct.field(name).to_list() for name in ("language", "input", "positive_document"))
+    """Ask the detectors, which are slow and hold the interpreter, only where something is open."""
+    frame = rows.struct.unnest().with_row_index("row")
+    is_open = pl.col("language").is_in(_DETECTABLE) & ~pl.all_horizontal(_CLEAR)
+    asked = frame.drop_nulls(TEXTS).filter(is_open)
     found = [
-        detect_pair(language, one, other) if one is not None and other is not None else NOTHING
-        for language, one, other in zip(*columns, strict=True)
+        detect_pair(language, one, other, clear=(clear_one, clear_other))
+        for _, language, one, other, clear_one, clear_other in asked.iter_rows()
     ]
-    return pl.DataFrame(found, schema=DETECTED.to_schema(), orient="row").to_struct(rows.name)
+    known = pl.DataFrame(found, schema=DETECTED.to_schema(), orient="row").with_columns(asked["row"])
+    return frame.select("row").join(known, on="row", how="left", maintain_order="left").drop("row").to_struct(rows.name)
 
 
-def detect_pair(language: str, input_text: str, positive_document: str) -> Detected:
+def detect_pair(
+    language: str, input_text: str, positive_document: str, *, clear: tuple[bool, bool] = (False, False)
+) -> Detected:
     """Say whether a text of the pair is in another language than `language` and those near it.
 
     A text of fewer than ENOUGH_WORDS is read together with the other one, and so
-    is a pair of which a text is doubted. Detectors do not know romanised languages:
-    under one, only English is seen, and both texts are read together.
+    is a pair of which a text is doubted; one that is clear is not read. Detectors do not
+    know romanised languages: under one, only English is seen, and both texts are read together.
     """
-    near, detectable, romanised = _reading(language)
-    if not detectable:
-        return NOTHING
-    apart = () if romanised else (input_text, positive_document)
-    texts = [text for text in apart if text.count(" ") + 1 >= ENOUGH_WORDS]
-    doubted = {text: code for text in texts if (code := _fast(text)) not in near}
+    near, romanised = _reading(language)
+    texts = [] if romanised else [text for text in (input_text, positive_document) if _enough(text)]
+    known = set(compress((input_text, positive_document), clear))
+    doubted = {text: code for text in texts if text not in known and (code := _fast(text)) not in near}
     if doubted or len(texts) < 2:
         both = f"{input_text}. {positive_document}"
-        if (code := _fast(both)) not in near and both.count(" ") + 1 >= ENOUGH_WORDS:
+        if (code := _fast(both)) not in near and _enough(both):
             doubted[both] = code
-    if romanised and "en" not in doubted.values():
+    if not doubted or (romanised and "en" not in doubted.values()):
         return NOTHING
     for text, code in doubted.items():
         slow, share = _identifier().classify(text)
         agree = slow == code
         if (agree or not romanised) and slow not in near and share >= (SURE_TOGETHER if agree else SURE):
             return Detected(slow, sure=True)
-    return Detected(next(iter(doubted.values()))) if doubted else NOTHING
+    return Detected(next(iter(doubted.values())))
+
+
+def _enough(text: str) -> bool:
+    return text.count(" ") + 1 >= ENOUGH_WORDS
 
 
 @lru_cache
-def _reading(language: str) -> tuple[frozenset[str], bool, bool]:
-    """Return the codes that pass, whether detectors can tell the language, and whether it is romanised."""
-    one: Language = LANGUAGES[language]
-    return one.near | {_UNKNOWN}, one.script in _SCRIPTS, one.romanised
+def _reading(language: str) -> tuple[frozenset[str], bool]:
+    """Return the codes that pass, and whether it is romanised."""
+    one = LANGUAGES[language]
+    return one.near | {_UNKNOWN}, one.romanised
 
 
 def _fast(text: str) -> str:
     try:
-        code: str = pycld2.detect(text)[2][0][1]
+        code: str = pycld2.detect(text, isPlainText=True)[2][0][1]
     except pycld2.error:  # control characters; another rule names them
-        code = pycld2.detect("".join(c if c.isprintable() else " " for c in text))[2][0][1]
+        code = pycld2.detect("".join(c if c.isprintable() else " " for c in text), isPlainText=True)[2][0][1]
     return _CODES.get(code, code)
 
 

@@ -18,21 +18,31 @@ def fold(text: pl.Expr) -> pl.Expr:
     NFKD without U+0300 to U+036F (other marks are letters in Thai, Tamil,
     Hindi), lower case, final sigma and sharp s folded, punctuation to space.
     """
-    return (
-        text.str.normalize("NFKD")
+    # Nothing of ASCII is decomposed, and most texts are; what is null costs nothing.
+    beyond = pl.when(text.str.len_bytes() > text.str.len_chars()).then(text)
+    lower = (
+        beyond.str.normalize("NFKD")
         .str.replace_all("[\u0300-\u036f]", "")
         .str.to_lowercase()
         .str.replace_all("ς", "σ", literal=True)
         .str.replace_all("ß", "ss", literal=True)
-        .str.replace_all(r"[\p{P}\p{S}\s]+", " ")
-        .str.strip_chars()
     )
+    return pl.coalesce(lower, text.str.to_lowercase()).str.replace_all(r"[\p{P}\p{S}\s]+", " ").str.strip_chars()
+
+
+def split_words(folded: pl.Expr) -> pl.Expr:
+    """Return the list of a folded text's words, in their order, with repeats."""
+    return folded.str.split(" ")
 
 
 def hash_words(folded: pl.Expr) -> pl.Expr:
     """Return the list of hashes of a folded text's words, in their order, with repeats."""
-    hashed = pl.element().nchash.xxh3_64().reinterpret(signed=True)  # type: ignore[attr-defined]
-    return folded.str.split(" ").list.eval(hashed)
+    return hash_each(split_words(folded))
+
+
+def hash_each(texts: pl.Expr) -> pl.Expr:
+    """Return the list of hashes of a list's texts."""
+    return texts.list.eval(pl.element().nchash.xxh3_64().reinterpret(signed=True))  # type: ignore[attr-defined]
 
 
 def text_key(words: pl.Expr) -> pl.Expr:

@@ -6,6 +6,7 @@ ones; Unicode classes and (?i) are 10 to 30 times slower in polars.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 import polars as pl
@@ -13,7 +14,8 @@ import polars as pl
 from tasks.core.columns import TEXTS
 from tasks.core.detection import detect_other_language
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
-from tasks.core.keys import fold, hash_words, text_key
+from tasks.core.english import clearly_english
+from tasks.core.keys import fold, hash_each, hash_words, split_words, text_key
 from tasks.core.languages import LANGUAGES
 from tasks.core.requests import RowFlag
 
@@ -22,6 +24,7 @@ CALL_FAILED = "call_failed"
 REFUSED_CALLS = ("context_window", "content_policy", "bad_request", "no_choices", CALL_FAILED)
 
 _UNSPACED = [language.name for language in LANGUAGES.values() if not language.spaced]
+_LATIN = LANGUAGES["English"].letters
 _LETTERS = {language.name: language.letters for language in LANGUAGES.values()}
 _REFUSAL = (
     r"(?i)^\W{0,3}(i['’]?m sorry|i am sorry|sorry,? (but )?i|i apologi[sz]e|i can['’]?t |i cannot |i can not "
@@ -54,12 +57,18 @@ _CARD = r"(?:^|[^0-9])([3-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,7})(?:[^0-9
 _MOJIBAKE = r"[ÃÂ][\u{80}-\u{BF}]|â€|â\u{80}|ï¿½|ðŸ|\u{FFFD}|[ÐÑ][\u{80}-\u{BF}][ÐÑ]"
 
 
-def _comparable(name: str) -> pl.Expr:
-    """The hashes of a text's words, or of its pairs of characters where words are not spaced."""
-    run = pl.when(~pl.col("spaced")).then(pl.col(f"folded_{name}").str.replace_all(" ", "", literal=True))
-    pairs = pl.element() + pl.element().shift(-1)
-    hashed = pairs.drop_nulls().nchash.xxh3_64().reinterpret(signed=True)  # type: ignore[attr-defined]
-    return pl.when("spaced").then(f"words_{name}").otherwise(run.str.split("").list.eval(hashed))
+def _clear(name: str) -> pl.Expr:
+    """The text is in the wanted language beyond doubt."""
+    folded = pl.col(f"folded_{name}")
+    return (pl.col("language") == "English") & clearly_english(folded, split_words(folded))
+
+
+def _open(name: str) -> pl.Expr:
+    """The folded text where its letters are to be counted: all of ASCII is Latin; what is null costs nothing."""
+    ascii_only = pl.all_horizontal(
+        pl.col(f"folded_{name}").str.len_bytes() == pl.col(f"folded_{name}").str.len_chars() for name in TEXTS
+    )
+    return pl.when((pl.col("letters") != _LATIN) | ~ascii_only).then(pl.col(f"folded_{name}"))
 
 
 def _letters(folded: pl.Expr) -> pl.Expr:
@@ -67,21 +76,40 @@ def _letters(folded: pl.Expr) -> pl.Expr:
     return folded.str.len_chars() - folded.str.count_matches("[ 0-9]")
 
 
-# Columns that several rules read, made once; `words` are hashes, distinct ones in `set`.
+def _character_pairs(name: str) -> pl.Expr:
+    """The hashes of a text's pairs of characters where words are not spaced, else null."""
+    run = pl.when(~pl.col("spaced")).then(pl.col(f"folded_{name}").str.replace_all(" ", "", literal=True))
+    return hash_each(run.str.extract_all("(?s)..").list.concat(run.str.slice(1).str.extract_all("(?s)..")))
+
+
+def _distinct(name: str) -> pl.Expr:
+    """How many different words there are, or pairs of characters."""
+    return pl.coalesce(pl.col(f"pairs_{name}").list.n_unique(), pl.col(f"words_{name}").list.n_unique())
+
+
+def _shared() -> pl.Expr:
+    """How many of them both texts have."""
+    shared = (pl.col(f"{kind}_input").list.set_intersection(f"{kind}_positive_document") for kind in ("pairs", "words"))
+    return pl.coalesce(common.list.len() for common in shared)
+
+
+# Columns that several rules read, made once; `words` and `pairs` are hashes.
 PREPARED: tuple[dict[str, pl.Expr], ...] = (
     {f"folded_{name}": fold(pl.col(name)) for name in (*TEXTS, "task")}
     | {f"chars_{name}": pl.col(name).str.len_chars() for name in TEXTS}
     | {
         "spaced": ~pl.col("language").is_in(_UNSPACED),
         "letters": pl.col("language").replace_strict(_LETTERS, return_dtype=pl.String),
-        "detected": detect_other_language(),
     },
-    {f"words_{name}": hash_words(pl.col(f"folded_{name}")) for name in TEXTS},
+    {f"words_{name}": hash_words(pl.col(f"folded_{name}")) for name in TEXTS}
+    | {f"clear_{name}": _clear(name) for name in TEXTS}
+    | {f"open_{name}": _open(name) for name in TEXTS}
+    | {f"pairs_{name}": _character_pairs(name) for name in TEXTS},
     {f"count_{name}": pl.col(f"words_{name}").list.len() for name in TEXTS}
-    | {f"letters_{name}": _letters(pl.col(f"folded_{name}")) for name in TEXTS}
-    | {f"own_{name}": pl.col(f"folded_{name}").str.count_matches(pl.col("letters")) for name in TEXTS}
-    | {f"set_{name}": _comparable(name).list.unique() for name in TEXTS},
-    {"shared": pl.col("set_input").list.set_intersection("set_positive_document").list.len()},
+    | {f"letters_{name}": _letters(pl.col(f"open_{name}")) for name in TEXTS}
+    | {f"own_{name}": pl.col(f"open_{name}").str.count_matches(pl.col("letters")) for name in TEXTS}
+    | {f"distinct_{name}": _distinct(name) for name in TEXTS}
+    | {"shared": _shared(), "detected": detect_other_language()},
 )
 
 
@@ -135,7 +163,7 @@ def _echoes(name: str) -> pl.Expr:
 
 def _too_similar() -> pl.Expr:
     """More than 0.6 of all words are in both texts, or 0.8 of the shorter one's."""
-    first, second = (pl.col(f"set_{name}").list.len() for name in TEXTS)
+    first, second = (pl.col(f"distinct_{name}") for name in TEXTS)
     jaccard = pl.col("shared") / (first + second - pl.col("shared"))
     containment = pl.col("shared") / pl.min_horizontal(first, second)
     return (pl.min_horizontal(first, second) >= 3) & ((jaccard > 0.6) | (containment > 0.8))
@@ -199,8 +227,16 @@ def judge(pairs: pl.LazyFrame, reject_flagged: Sequence[RowFlag] = ()) -> pl.Laz
 
 
 def _names(holding: Mapping[str, pl.Expr]) -> pl.Expr:
-    """The names of the expressions that hold, as a list."""
-    if not holding:
-        return pl.lit([], dtype=pl.List(pl.String))
-    names = [pl.when(holds.fill_null(value=False)).then(pl.lit(name)) for name, holds in holding.items()]
-    return pl.concat_list(names).list.drop_nulls()
+    """The names of the expressions that hold, as a list.
+
+    Rows differ in few ways: one list is made for each, by the bits of what holds.
+    """
+    bits = [holds.fill_null(value=False).cast(pl.Int64) * 2**place for place, holds in enumerate(holding.values())]
+    lists = partial(_list_names, tuple(holding))
+    return pl.sum_horizontal(pl.lit(0, pl.Int64), *bits).map_batches(lists, pl.List(pl.String), is_elementwise=True)
+
+
+def _list_names(names: Sequence[str], bits: pl.Series) -> pl.Series:
+    different = bits.unique().sort()
+    lists = [[name for place, name in enumerate(names) if held >> place & 1] for held in different]
+    return pl.Series(bits.name, lists, dtype=pl.List(pl.String)).gather(different.search_sorted(bits))
