@@ -7,7 +7,6 @@ catch of wrong ones.
 """
 
 from functools import lru_cache
-from itertools import compress
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -23,9 +22,9 @@ SURE, SURE_TOGETHER = 0.7, 0.5
 # Every other script is of one language of ours, or of near ones only.
 _SCRIPTS = frozenset({"Latin", "Cyrillic"})
 _DETECTABLE = [language.name for language in LANGUAGES.values() if language.script in _SCRIPTS]
+_ROMANISED = [language.name for language in LANGUAGES.values() if language.romanised]
 _CODES = {"iw": "he", "jw": "jv", "zh-Hant": "zh"}
 _UNKNOWN = "un"
-_CLEAR = [f"clear_{name}" for name in TEXTS]
 
 DETECTED = pl.Struct({"seen": pl.String, "sure": pl.Boolean})
 
@@ -45,39 +44,41 @@ def detect_other_language() -> pl.Expr:
 
     Reads language, both texts, and whether each is clear: in the language beyond doubt.
     """
-    columns = pl.struct("language", *TEXTS, *_CLEAR)
+    columns = pl.struct("language", *TEXTS, *(f"clear_{name}" for name in TEXTS))
     return columns.map_batches(_detect_rows, return_dtype=DETECTED, is_elementwise=True)
 
 
 def _detect_rows(rows: pl.Series) -> pl.Series:
     """Ask the detectors, which are slow and hold the interpreter, only where something is open."""
     frame = rows.struct.unnest().with_row_index("row")
-    is_open = pl.col("language").is_in(_DETECTABLE) & ~pl.all_horizontal(_CLEAR)
-    asked = frame.drop_nulls(TEXTS).filter(is_open)
-    found = [
-        detect_pair(language, one, other, clear=(clear_one, clear_other))
-        for _, language, one, other, clear_one, clear_other in asked.iter_rows()
-    ]
-    known = pl.DataFrame(found, schema=DETECTED.to_schema(), orient="row").with_columns(asked["row"])
-    return frame.select("row").join(known, on="row", how="left", maintain_order="left").drop("row").to_struct(rows.name)
+    asked = frame.drop_nulls(TEXTS).filter(pl.col("language").is_in(_DETECTABLE))
+    apart = ~pl.col("language").is_in(_ROMANISED)
+    long = {name: pl.col(name).str.count_matches(" ", literal=True) + 1 >= ENOUGH_WORDS for name in TEXTS}
+    doubted = asked.filter(~apart | ~pl.all_horizontal(long.values()))["row"].to_list()
+    for name in TEXTS:
+        texts = asked.filter(apart & long[name] & ~pl.col(f"clear_{name}")).select("row", "language", name)
+        doubted += [row for row, language, text in texts.iter_rows() if _fast(text) not in _passing(language)]
+    pairs = asked.filter(pl.col("row").is_in(doubted)).select("row", "language", *TEXTS)
+    found = pl.DataFrame(
+        [detect_pair(*pair) for _, *pair in pairs.iter_rows()], schema=DETECTED.to_schema(), orient="row"
+    )
+    all_rows = frame.select("row").join(found.with_columns(pairs["row"]), on="row", how="left", maintain_order="left")
+    return all_rows.drop("row").to_struct(rows.name)
 
 
-def detect_pair(
-    language: str, input_text: str, positive_document: str, *, clear: tuple[bool, bool] = (False, False)
-) -> Detected:
+def detect_pair(language: str, input_text: str, positive_document: str) -> Detected:
     """Say whether a text of the pair is in another language than `language` and those near it.
 
     A text of fewer than ENOUGH_WORDS is read together with the other one, and so
-    is a pair of which a text is doubted; one that is clear is not read. Detectors do not
-    know romanised languages: under one, only English is seen, and both texts are read together.
+    is a pair of which a text is doubted. Detectors do not know romanised languages:
+    under one, only English is seen, and both texts are read together.
     """
-    near, romanised = _reading(language)
+    near, romanised = _passing(language), LANGUAGES[language].romanised
     texts = [] if romanised else [text for text in (input_text, positive_document) if _enough(text)]
-    known = set(compress((input_text, positive_document), clear))
-    doubted = {text: code for text in texts if text not in known and (code := _fast(text)) not in near}
+    doubted = {text: code for text in texts if (code := _fast(text)) not in near}
     if doubted or len(texts) < 2:
         both = f"{input_text}. {positive_document}"
-        if (code := _fast(both)) not in near and _enough(both):
+        if _enough(both) and (code := _fast(both)) not in near:
             doubted[both] = code
     if not doubted or (romanised and "en" not in doubted.values()):
         return NOTHING
@@ -94,10 +95,9 @@ def _enough(text: str) -> bool:
 
 
 @lru_cache
-def _reading(language: str) -> tuple[frozenset[str], bool]:
-    """Return the codes that pass, and whether it is romanised."""
-    one = LANGUAGES[language]
-    return one.near | {_UNKNOWN}, one.romanised
+def _passing(language: str) -> frozenset[str]:
+    """Return the codes that pass under a language."""
+    return LANGUAGES[language].near | {_UNKNOWN}
 
 
 def _fast(text: str) -> str:

@@ -15,7 +15,7 @@ from tasks.core.columns import TEXTS
 from tasks.core.detection import detect_other_language
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.english import clearly_english
-from tasks.core.keys import fold, hash_each, hash_words, split_words, text_key
+from tasks.core.keys import fold, hash_each, split_words, text_key
 from tasks.core.languages import LANGUAGES
 from tasks.core.requests import RowFlag
 
@@ -59,8 +59,7 @@ _MOJIBAKE = r"[ÃÂ][\u{80}-\u{BF}]|â€|â\u{80}|ï¿½|ðŸ|\u{FFFD}|[ÐÑ][\
 
 def _clear(name: str) -> pl.Expr:
     """The text is in the wanted language beyond doubt."""
-    folded = pl.col(f"folded_{name}")
-    return (pl.col("language") == "English") & clearly_english(folded, split_words(folded))
+    return (pl.col("language") == "English") & clearly_english(pl.col(f"folded_{name}"), pl.col(f"split_{name}"))
 
 
 def _open(name: str) -> pl.Expr:
@@ -78,7 +77,7 @@ def _letters(folded: pl.Expr) -> pl.Expr:
 
 def _character_pairs(name: str) -> pl.Expr:
     """The hashes of a text's pairs of characters where words are not spaced, else null."""
-    run = pl.when(~pl.col("spaced")).then(pl.col(f"folded_{name}").str.replace_all(" ", "", literal=True))
+    run = pl.when(~pl.col("spaced")).then(pl.col(f"folded_{name}")).str.replace_all(" ", "", literal=True)
     return hash_each(run.str.extract_all("(?s)..").list.concat(run.str.slice(1).str.extract_all("(?s)..")))
 
 
@@ -101,10 +100,11 @@ PREPARED: tuple[dict[str, pl.Expr], ...] = (
         "spaced": ~pl.col("language").is_in(_UNSPACED),
         "letters": pl.col("language").replace_strict(_LETTERS, return_dtype=pl.String),
     },
-    {f"words_{name}": hash_words(pl.col(f"folded_{name}")) for name in TEXTS}
-    | {f"clear_{name}": _clear(name) for name in TEXTS}
+    {f"split_{name}": split_words(pl.col(f"folded_{name}")) for name in TEXTS}
     | {f"open_{name}": _open(name) for name in TEXTS}
     | {f"pairs_{name}": _character_pairs(name) for name in TEXTS},
+    {f"words_{name}": hash_each(pl.col(f"split_{name}")) for name in TEXTS}
+    | {f"clear_{name}": _clear(name) for name in TEXTS},
     {f"count_{name}": pl.col(f"words_{name}").list.len() for name in TEXTS}
     | {f"letters_{name}": _letters(pl.col(f"open_{name}")) for name in TEXTS}
     | {f"own_{name}": pl.col(f"open_{name}").str.count_matches(pl.col("letters")) for name in TEXTS}
