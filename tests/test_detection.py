@@ -10,6 +10,8 @@ import pytest
 
 from flows.stand_in import SAMPLES
 from tasks.core.detection import detect_pair
+from tasks.core.english import clearly_english
+from tasks.core.keys import fold, split_words
 from tasks.core.languages import LANGUAGES
 from tasks.core.rules import judge
 
@@ -118,3 +120,12 @@ def test_nearness_is_mutual() -> None:
     for language in by_base.values():
         assert language.base in language.near
         assert all(language.base in by_base[code].near for code in language.near if code in by_base)
+
+
+def test_clear_english_is_english() -> None:
+    """No detector reads what is clear, so nothing of another language may be."""
+    texts = [(name, text) for name, *pair in (*labelled(), *samples()) for text in pair]
+    rows = pl.DataFrame(texts, schema=["language", "text"], orient="row").with_columns(folded=fold(pl.col("text")))
+    clear = rows.filter(clearly_english(pl.col("folded"), split_words(pl.col("folded"))))
+    assert set(clear["language"]) == {"English"}
+    assert clear.height > 0.5 * rows.filter(language="English").height

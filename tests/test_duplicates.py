@@ -77,6 +77,23 @@ def test_pairs_joined_by_shared_texts_are_one_group() -> None:
     assert ids[5] is None
 
 
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("Plain words, in  ASCII -- twice!", "plain words in ascii twice"),
+        ("\tTabs\nand\u00a0other\u2003spaces ", "tabs and other spaces"),
+        ("“Crème brûlée” … ½ Größe", "creme brulee 1 2 grosse"),
+        ("ΟΔΥΣΣΕΥΣ – ﬁn", "οδυσσευσ fin"),
+        ("ภาษาไทย हिन्दी", "ภาษาไทย हिन्दी"),
+        ("a - b", "a b"),
+        ("?!", ""),
+        ("", ""),
+    ],
+)
+def test_a_text_is_folded_to_its_words(text: str, folded: str) -> None:
+    assert pl.select(fold(pl.lit(text))).item() == folded
+
+
 def test_keys_are_the_same_in_every_version() -> None:
     """They are stored: a change of folding or hashing would find none of what was published before."""
     row = keyed(("Größe der Stadt, Σίσυφος", "東京の人口")).collect().row(0, named=True)

@@ -1,10 +1,13 @@
 import json
+from collections.abc import Sequence
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.parsing import parse_pair
+from tasks.core.replies import parse_replies
 
 PAIR = '{"input": "one text", "positive_document": "another one"}'
 REPLIES = [
@@ -45,3 +48,30 @@ def test_any_two_texts_survive_json(one: str, other: str) -> None:
 @given(st.text())
 def test_no_reply_raises(text: str) -> None:
     parse_pair(text)
+
+
+def read_many(replies: Sequence[str | None], finish_reason: str = "stop") -> list[tuple[str | None, ...]]:
+    frame = pl.DataFrame({"text": replies, "finish_reason": finish_reason}, schema_overrides={"text": pl.String})
+    return parse_replies(frame).rows()
+
+
+def test_many_replies_are_read_as_each_by_itself() -> None:
+    spaced = ' \r\n{ "input"\t: "\u00a0one text ", "positive_document":\n"another\u3000one\u2003"} \n'
+    replies = [reply for reply, _ in REPLIES] + [spaced, spaced.replace("one", '\\"one\\"'), f"{spaced}x"]
+    assert read_many(replies) == [tuple(parse_pair(reply)) for reply in replies]
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=3), st.sampled_from([None, 1]), st.booleans())
+def test_any_texts_are_read_the_same_by_many(
+    pairs: list[tuple[str, str]], indent: int | None, ascii_only: bool
+) -> None:
+    replies = [
+        json.dumps({"input": one, "positive_document": other}, indent=indent, ensure_ascii=ascii_only)
+        for one, other in pairs
+    ]
+    assert read_many(replies) == [tuple(parse_pair(reply)) for reply in replies]
+
+
+@pytest.mark.parametrize(("text", "finish_reason"), [(None, "stop"), (PAIR, "length")])
+def test_without_a_whole_reply_there_is_nothing_to_read(text: str | None, finish_reason: str) -> None:
+    assert read_many([text], finish_reason) == [(None, None, None, None)]

@@ -146,3 +146,9 @@ def test_a_placeholder_is_known_in_any_case_of_letters(text: str) -> None:
 def test_right_pairs_in_every_language_have_no_reason() -> None:
     judged_rows = judge_pairs([*labelled(), *samples()]).collect()
     assert judged_rows.filter(pl.col("reasons").list.len() > 0).rows() == []
+
+
+def test_all_reasons_of_a_row_are_named_in_the_order_of_the_rules() -> None:
+    found = reasons(input="your text goes here \x07", positive_document="```", finish_reason="length")
+    assert found == [rule for rule in RULES if rule in found]
+    assert {"truncated", "too_short", "placeholder", "markup", "control_characters"} <= set(found)

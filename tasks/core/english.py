@@ -10,7 +10,7 @@ import polars as pl
 _OWN = """
 the and with that this from your which what how when where who why you my their them these those into should
 would could need they have been were does our its without about before after between over then than through while
-because there here some other each every any many much only also very such something someone anything nothing
+because there some other each every any many much only also very such something someone anything nothing
 everything made make makes making find finding looking getting using got know known think keep give want wants
 often always never still better best old new good year years work works people near under both another own few
 one two three first last out up off all more most like time day way help house home

@@ -2,18 +2,16 @@
 
 import polars as pl
 
-from tasks.core.columns import LINEAGE, PAIR, REJECTION, TEXTS
+from tasks.core.columns import LINEAGE, PAIR, REJECTION
 from tasks.core.duplicates import KEYS, find_duplicates, find_groups
 from tasks.core.keys import pair_key
-from tasks.core.parsing import Parsed, parse_pair
 from tasks.core.prompts import PROMPT_HASH
+from tasks.core.replies import parse_replies
 from tasks.core.requests import Order
 from tasks.core.rules import judge
 from tasks.core.variations import name_variation
 
 DUPLICATE_ELSEWHERE = "duplicate_elsewhere"
-
-_PARSED = dict.fromkeys((*TEXTS, "repair_stage", "problem"), pl.String)
 
 
 def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
@@ -28,12 +26,8 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
         tables publish, beside `plan_row`, `cached` and the completion's other columns.
     """
     completions = rows.collect()
-    parsed = [
-        parse_pair(text) if text is not None and finish_reason != "length" else Parsed(None, None, None, None)
-        for text, finish_reason in completions.select("text", "finish_reason").iter_rows()
-    ]
-    read = pl.DataFrame(parsed, schema=_PARSED, orient="row")
-    judged = judge(completions.hstack(read).lazy(), order.reject_flagged).collect(engine="streaming")
+    read = completions.hstack(parse_replies(completions))
+    judged = judge(read.lazy(), order.reject_flagged).collect(engine="streaming")
     asked = judged.select("task", "language", "sample_index").iter_rows()
     return judged.drop("problem").with_columns(
         pl.Series("variation", [name_variation(*row) for row in asked], dtype=pl.String),
