@@ -222,6 +222,7 @@ def _batched(report: RunReport) -> str:
 def _left_out(report: RunReport) -> str:
     counts = {
         "served already": report.already_served,
+        "left to another run at work": report.claimed,
         "with no attempt left": report.given_up,
         "repeated": report.repeated,
         "in unknown languages": sum(report.unknown_languages.values()),
@@ -233,7 +234,8 @@ def _left_out(report: RunReport) -> str:
 def _notes(report: RunReport) -> list[str]:
     notes = []
     if not report.requests:
-        left = f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
+        left = f", or left to another run at work ({report.claimed:,})" if report.claimed else ""
+        left += f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
         notes.append(f"No call was paid for: what the source holds is served{left}.")
         if report.already_served:
             notes.append("--on-published redo judges it again; with another --seed too, it pays for fresh completions.")

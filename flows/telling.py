@@ -54,13 +54,14 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
     def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
         @wraps(flow)
         def run(*args: P.args, **kwargs: P.kwargs) -> Report:
-            from tasks.publicise import show_progress  # noqa: PLC0415  (not for --help)
+            from tasks.clients.storage_errors import storage_errors  # noqa: PLC0415  (not for --help)
+            from tasks.publicise import show_progress  # noqa: PLC0415
 
             state: Any
             ended: Any
             failure: PairmillError | None
             try:
-                with show_progress():
+                with show_progress(), storage_errors(str(kwargs.get("destination", ""))):
                     ended = flow(*args, **kwargs)
             except PairmillError as error:
                 ended = failure = error

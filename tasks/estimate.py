@@ -7,6 +7,7 @@ import polars as pl
 
 from tasks.clients import frames, journal, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
+from tasks.clients.storage_errors import storage_errors
 from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerCall, estimate
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
@@ -30,6 +31,11 @@ def estimate_run(order: Order) -> Estimate:
         UsageError: litellm does not know the model's provider.
     """
     progress.begin("extract")
+    with storage_errors(order.destination):
+        return _estimate(order)
+
+
+def _estimate(order: Order) -> Estimate:
     own = own_price(order)
     price = own or llm.find_price(order.recipe.model_name)
     storage.require_bucket(order.destination)

@@ -15,12 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, publishing, storage, table
+from tasks.clients.claims import find_claimed
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
 from tasks.core.columns import fit_source_columns
 from tasks.core.errors import PairmillError, RejectedError, StorageError
-from tasks.core.planning import USED, number_hashes, plan_requests
+from tasks.core.planning import CLAIMED, USED, number_hashes, plan_requests
 from tasks.core.requests import Order, Plan
 from tasks.policy import is_transient
 from tasks.progress import progress
@@ -47,7 +48,7 @@ def hold_source(order: Order) -> Iterator[None]:
             yield
         except RejectedError:
             raise
-        except PairmillError:
+        except (PairmillError, OSError):
             with suppress(StorageError):  # maintain removes what is left
                 storage.delete_prefix(order.staging)
             raise
@@ -83,9 +84,11 @@ def extract_task_descriptions(order: Order) -> Plan:
         found = read_descriptions(objects, Path(folder), order)
         requests = Scratch(Path(folder))
         publishing.settle(order.layout, order.partition, order.run_id)
-        plan, used = plan_into(requests, order, found)
-        plan = dataclasses.replace(plan, used_uri=_stage_used(order, used) if requests.rows else "")
-        shards = tuple(stage_shards(order, requests))
+        # One plan after the other: the later one leaves out what the earlier one claims.
+        with nullcontext() if order.limit else hold_lease(order.layout.plan_lease, order.run_id):
+            plan, used = plan_into(requests, order, found)
+            plan = dataclasses.replace(plan, used_uri=_stage_used(order, used) if requests.rows else "")
+            shards = tuple(stage_shards(order, requests))
     cached = sum(shard.cached for shard in shards)
     get_run_logger().info(
         "%d descriptions, %d requests, %d of them in the journal", plan.descriptions, plan.requests, cached
@@ -99,22 +102,25 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
     Returns:
         The plan, without its shards, and the samples that are used up (USED).
     """
-    pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
-    found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
     numbers = pl.concat(
         frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames(order.limit)
     )
-    served = find_served(pairs, numbers, {*order.languages, *found.languages}, order)
+    languages = {*order.languages, *found.languages}
+    claimed = pl.DataFrame(schema=CLAIMED) if order.limit else find_claimed(order, numbers, languages)
+    pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
+    found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
+    served = find_served(pairs, numbers, languages, order)
     judged = find_judged(pairs, rejected, numbers, served, order)
     descriptions = numbers["number"].n_unique() if found.languages else numbers.height
     del numbers  # the one thing here that grows with the source
-    wanted = already_served = 0
+    wanted = already_served = left_to_others = 0
     used, given_up = [pl.DataFrame(schema=USED)], _GivenUp()
     for frame in found.frames(order.limit):
-        for planned in plan_requests(frame, served, judged, order):
+        for planned in plan_requests(frame, served, judged, claimed, order):
             requests.append(planned.requests)
             wanted += planned.wanted
             already_served += planned.served
+            left_to_others += planned.claimed
             used.append(planned.used)
             given_up.add(planned.given_up)
     before = pl.concat(used)
@@ -125,6 +131,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
         unknown_languages=dict(found.unknown_languages.most_common(UNKNOWN_LANGUAGES)),
         already_served=already_served,
         already_rejected=before["reason"].count(),
+        claimed=left_to_others,
         given_up=given_up.groups,
         given_up_pairs=given_up.pairs,
         given_up_examples=tuple(given_up.examples),

@@ -70,7 +70,7 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     (digest,) = hash_descriptions([description])
     with ExitStack() as held:
         for item in _list(f"{layout.destination}/staging"):
-            if "/staging/source-" in item.uri:
+            if item.uri.startswith(layout.source_leases):
                 held.enter_context(hold_lease(item.uri, owner))
         held.enter_context(hold_lease(layout.lease, owner))
         publishing.settle_all(layout, owner)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.clients.storage_errors import TransientStorageError
+from tasks.clients.storage_errors import TransientStorageError, translate_error
 
 
 async def is_transient(_task: Any, _run: Any, state: Any) -> bool:
@@ -14,6 +14,9 @@ async def is_transient(_task: Any, _run: Any, state: Any) -> bool:
         await state.aresult()
     except TransientStorageError:
         return True
+    except OSError as error:
+        # Of polars, which opens the storage itself.
+        return isinstance(translate_error(error, ""), TransientStorageError)
     except BaseException:  # noqa: BLE001  (the state's own exception, whatever it is)
         return False
     return False

@@ -7,11 +7,13 @@ each request takes the next behaviour, and when they are used up, the last.
 """
 
 import asyncio
+import gzip
 import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -115,6 +117,27 @@ async def drip(request: web.Request, sent: dict[str, Any]) -> web.StreamResponse
     while True:
         await response.write(b" ")
         await asyncio.sleep(0.05)
+
+
+@dataclass
+class Flood:
+    """Answer with 50 MB, packed where asked for; `sent` are the bytes that were taken."""
+
+    packed: bool = False
+    sent: int = 0
+
+    async def __call__(self, request: web.Request, sent: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        piece = b" " * 1_000_000
+        if self.packed:
+            piece = gzip.compress(b" " * 50_000_000)
+            response.headers["Content-Encoding"] = "gzip"
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            for _ in range(1 if self.packed else 50):
+                await response.write(piece)
+                self.sent += len(piece)
+        return response
 
 
 @dataclass

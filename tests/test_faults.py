@@ -190,6 +190,38 @@ def test_in_the_middle_of_a_run_it_costs_at_most_the_calls_in_flight(
     tally["faults injected"] += len(model_server.prompts) - good
 
 
+SAID: dict[str, Callable[[Dialect], Behaviour]] = {
+    "Incorrect API key provided": lambda d: d.error(401, "Incorrect API key provided.", "invalid_api_key"),
+    "The model `x` does not exist": lambda d: d.error(404, "The model `x` does not exist", "model_not_found"),
+    "page not found": lambda d: server.body(404, "page not found", "text/plain"),
+    "Unsupported parameter: top_p": lambda d: d.error(400, "Unsupported parameter: top_p", "unsupported_parameter"),
+}
+
+
+@pytest.mark.parametrize("said", list(SAID))
+def test_a_run_that_stops_says_the_providers_own_sentence(
+    model_server: ModelServer, dialect: Dialect, said: str
+) -> None:
+    model_server.default = SAID[said](dialect)
+    with pytest.raises(ModelError) as caught:
+        complete(model_server, dialect, ["p"], Kept())
+    assert f"({said})" in str(caught.value)
+    assert "litellm" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reply_that_is_far_too_long_is_not_read_to_its_end(
+    model_server: ModelServer, dialect: Dialect, *, packed: bool
+) -> None:
+    flood = server.Flood(packed)
+    model_server.script("p", [flood, server.good])
+    (completion,) = complete(model_server, dialect, ["p"], Kept())
+    assert (completion["text"], completion["attempts"]) == (server.good_text("p"), 2)
+    # Sockets hold some more than was read.
+    assert flood.sent < 25_000_000
+    tally["faults injected"] += 1
+
+
 @pytest.mark.parametrize("name", ["500", "reset before the body", "truncated json"])
 def test_a_fault_that_does_not_pass_is_a_row_and_not_kept(
     model_server: ModelServer, dialect: Dialect, name: str

@@ -61,6 +61,29 @@ def test_two_partitions_at_once_both_succeed(night: Night) -> None:
     assert set(night.rows("pairs")["partition"]) == {DAY, OTHER_DAY}
 
 
+def test_two_partitions_with_common_descriptions_share_them_out(night: Night) -> None:
+    night.serve(0.1)
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
+    other.put(ROWS // 2, ROWS)
+    runs = [night.start(), other.start()]
+    assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
+    check_whole(night, ROWS + ROWS // 2)
+    reports = [run.report for run in runs]
+    assert sorted(report["claimed"] for report in reports) == [0, ROWS // 2]
+    assert {report["published"] for report in reports} == {True}
+
+
+def test_what_a_dead_run_has_claimed_is_made_by_the_next(night: Night) -> None:
+    night.proxy.fault("/judged/", "kill", times=1, pid=(run := night.start()).pid)
+    assert run.wait() == -signal.SIGKILL
+    night.proxy.forget()
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
+    other.put(0, ROWS)
+    report = other.finish()
+    assert (report["claimed"], report["requests"]) == (0, ROWS)
+    check_whole(night, again=CONCURRENCY)
+
+
 LOST_REPLIES = {
     "the lease of the source": "PUT {place}/staging/source-",
     "a plan": "/plan/",
@@ -94,6 +117,14 @@ def test_a_hostile_network_to_the_bucket_loses_nothing(action: Action, night: Ni
     assert code == 0 or (code == 1 and run.said.count("error: ") == 1 and "Traceback" not in run.said), run.said
     night.finish()
     check_whole(night, again=CONCURRENCY)
+
+
+def test_a_scan_that_fails_for_good_is_tried_again_by_its_step(night: Night) -> None:
+    # Both shards' rows are written; then each read of them is dropped, more often than polars itself tries.
+    night.proxy.fault("/judged/", "reset", skip=2, times=18)
+    night.finish()
+    tally["faults injected"] += sum(seen["fault"] == "reset" for seen in night.proxy.seen())
+    check_whole(night)
 
 
 @pytest.mark.parametrize("prefix", ["staging/", "journal/", "rejected/", "pairs/", "runs/"])

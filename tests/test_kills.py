@@ -40,6 +40,7 @@ SLACK_SECONDS = 0.5
 # The requests to the storage that a phase consists of, and how many of them to let pass at most.
 PHASES = {
     "lease of the source": ("/staging/source-", 2),
+    "lease of the plan": ("/staging/plan.lease", 2),
     "plan": ("/plan/", 4),
     "flush": ("PUT {place}/journal/", 1),
     "completions": ("/completions/", 5),

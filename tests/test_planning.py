@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.core.languages import LANGUAGES
 from tasks.core.planning import (
+    CLAIMED,
     GROUP,
     JUDGED,
     SERVED,
@@ -31,12 +32,14 @@ def plan(
     descriptions: pl.DataFrame,
     served: pl.DataFrame | None = None,
     judged: pl.DataFrame | None = None,
+    claimed: pl.DataFrame | None = None,
 ) -> tuple[pl.DataFrame, int, int]:
     pieces = list(
         plan_requests(
             descriptions,
             pl.DataFrame(schema=SERVED) if served is None else served,
             pl.DataFrame(schema=JUDGED) if judged is None else judged,
+            pl.DataFrame(schema=CLAIMED) if claimed is None else claimed,
             order,
         )
     )
@@ -84,6 +87,17 @@ def test_another_languages_pairs_serve_nothing() -> None:
     assert plan(ORDER, one, serve(one, "German", 9))[1] == 1
 
 
+def test_what_another_run_is_making_is_left_to_it() -> None:
+    order = dataclasses.replace(ORDER, languages=("English", "German"))
+    two = describe("one", "two")
+    claimed = serve(two.head(1), "German", 0).select(*CLAIMED)
+    rows, wanted, _ = plan(order, two, claimed=claimed)
+    assert rows.select("task", "language").rows() == [("one", "English"), ("two", "English"), ("two", "German")]
+    assert wanted == 3
+    [piece] = plan_requests(two, serve(two, "German", 1), pl.DataFrame(schema=JUDGED), claimed, order)
+    assert (piece.served, piece.claimed) == (2, 0), "what is served needs no claim"
+
+
 def judge(requests: pl.DataFrame, *reasons: str | None) -> pl.DataFrame:
     numbers = requests.head(len(reasons)).with_columns(
         number=number_hashes(pl.col("description_hash")), reason=pl.Series(reasons, dtype=pl.String)
@@ -109,7 +123,9 @@ def test_what_has_no_attempt_left_is_given_up_with_its_main_reason(
     one = describe("one")
     asked = plan(dataclasses.replace(ORDER, pairs_per_task=2), one)[0]
     order = dataclasses.replace(ORDER, max_attempts_per_pair=attempts)
-    [piece] = plan_requests(one, pl.DataFrame(schema=SERVED), judge(asked, "empty", "empty"), order)
+    [piece] = plan_requests(
+        one, pl.DataFrame(schema=SERVED), judge(asked, "empty", "empty"), pl.DataFrame(schema=CLAIMED), order
+    )
     assert piece.requests["sample_index"].to_list() == samples
     assert piece.given_up["missing"].to_list() == missing
     assert set(piece.given_up["reason"]) <= {"empty"}

@@ -177,6 +177,7 @@ def answered(status: int, code: str) -> ClientError:
 
 
 DELTA = "Generic S3 error\n \x1b[31m\u21b3\x1b[0m Server returned non-2xx status code\n \x1b[31m\u21b3\x1b[0m "
+POLARS = "object-store error: Generic S3 error: Error performing GET http://127.0.0.1:9/bucket/403/500/x/a in 3 s - {}"
 URI = "s3://bucket/403/500/x"
 # What libraries raise, whether it is worth another try, and what the user reads.
 RAISED: dict[str, tuple[Exception, bool, str]] = {
@@ -188,9 +189,13 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
     "read": (ReadTimeoutError(endpoint_url="http://x"), True, "The storage failed"),
     "dropped": (ConnectionResetError("reset by peer"), True, "reset by peer"),
     "other": (answered(400, "InvalidArgument"), False, "why"),
-    "disk": (OSError(28, "No space left on device"), False, "No space left"),
+    "disk": (OSError(28, "No space left on device"), False, "No space left on device. Make room"),
+    "file": (PermissionError(13, "Permission denied", "/tmp/x"), False, "A file of this machine failed"),
     "bucket": (answered(404, "NoSuchBucket"), False, "There is no bucket 'bucket'"),
     "bucket by s3fs": (translate_boto_error(answered(404, "NoSuchBucket")), False, "There is no bucket"),
+    "object by polars": (FileNotFoundError(POLARS.format("404 Not Found")), False, f"{URI}/a does not"),
+    "dropped by polars": (OSError(POLARS.format("connection closed before message completed")), True, f"{URI}/a: "),
+    "cut by polars": (OSError("object-store error: end of file before message length reached"), True, URI),
     "object": (FileNotFoundError(URI), False, f"{URI} does not exist"),
     "access": (answered(403, "AccessDenied"), False, "refuses access"),
     "access by s3fs": (translate_boto_error(answered(403, "AccessDenied")), False, "(AccessDenied)"),
@@ -202,7 +207,8 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
 
 
 @pytest.mark.parametrize("name", list(RAISED))
-def test_what_a_library_raises_is_one_line_of_ours(name: str) -> None:
+def test_what_a_library_raises_is_one_line_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     error, transient, said = RAISED[name]
     ours = storage_errors.translate_error(error, URI)
     assert isinstance(ours, TransientStorageError) == transient

@@ -66,6 +66,7 @@ def open_lane(recipe: Recipe, api_base: str, open_wire: Callable[[Recipe, str], 
     Raises:
         UsageError, ModelError: As `llm.connect`.
     """
+    wire.bound_replies(REPLY_BYTES)
     stock = llm.connect(recipe, api_base)
     wanted = os.environ.get(SETTING) or "fast"
     if wanted not in ("fast", "stock"):

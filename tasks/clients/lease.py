@@ -96,6 +96,20 @@ class Lease:
         return now - self._seen[1] > self.term
 
 
+def is_renewed(uri: str, term: float | None = None) -> bool:
+    """Whether a living owner holds the lease: waits for its renewal, for `term` seconds (TERM_SECONDS) at most."""
+    term = term or TERM_SECONDS
+    first, began = storage.find_bytes(uri), time.monotonic()
+    while first is not None and time.monotonic() - began <= term:
+        time.sleep(min(POLL_SECONDS, term / 4))
+        now = storage.find_bytes(uri)
+        if now is None or json.loads(now[0])["token"] != json.loads(first[0])["token"]:
+            return False
+        if now[1] != first[1]:
+            return True
+    return False
+
+
 @contextmanager
 def hold_lease(
     uri: str, owner: str, *, term: float | None = None, on_wait: Callable[[], None] | None = None

@@ -1,9 +1,12 @@
 """What one attempt at a call came to: a reply, or a fault and what it means."""
 
 import email.utils
+import json
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -87,6 +90,11 @@ _UNPAID = (
     "credit balance is too low",
 )
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unsupported parameter")
+# What litellm puts before a provider's words, and after them.
+_UNWRAPPED = re.compile(
+    r"^(?:(?:litellm\.)?\w+Error: )*(?:\w+(?:Exception|Error) - )?"
+    r"|\s*Handle with `litellm\.\w+`\.?$"
+)
 # litellm's own classes rest on the wording of the message; the provider's code is surer, and comes first.
 _REFUSED = {
     "contextwindowexceedederror": "context_window",
@@ -104,7 +112,8 @@ def classify(error: Exception, model_name: str) -> CallFault:
     status = status if isinstance(status, int) else 500
     text = conceal(str(error).strip()) or type(error).__name__
     name = type(error).__name__
-    said = f"{name}: {text[:300]}"
+    sentence = _find_sentence(text)[:300]
+    said = f"{name}: {sentence}"
     clues = f"{name} {getattr(error, 'code', None)} {text}".casefold()
     headers = _error_headers(error)
     if status in (400, 429) and _says(clues, *_UNPAID):
@@ -116,9 +125,9 @@ def classify(error: Exception, model_name: str) -> CallFault:
     if name == "AuthenticationError" or _says(clues, "client option must be set", "missing credentials"):
         status = 401
     if status in _FATAL:
-        return CallFault("fatal", f"{model_name}: {_FATAL[status].format(said)}")
+        return CallFault("fatal", f"{model_name}: {_FATAL[status].format(sentence)}")
     if name == "UnsupportedParamsError" or (status == 400 and _says(clues, *_UNSUPPORTED)):
-        return CallFault("fatal", f"{model_name} does not take a parameter ({said}). Change it and run again.")
+        return CallFault("fatal", f"{model_name} does not take a parameter ({sentence}). Change it and run again.")
     if status == 429:
         return CallFault("throttled", said, retry_after=parse_retry_after(headers, time.time()), headers=headers)
     if 400 <= status < 500 and status not in (408, 409):
@@ -127,6 +136,17 @@ def classify(error: Exception, model_name: str) -> CallFault:
     # A status of the provider's own comes with headers; else a reply was lost on the way, or is none.
     billed = not headers or status < 400 or name == "APIConnectionError"
     return CallFault("transient", said, retry_after=parse_retry_after(headers, time.time()), billed=billed)
+
+
+def _find_sentence(text: str) -> str:
+    """Return what the provider itself says in the text of one of litellm's errors."""
+    own = _UNWRAPPED.sub("", text)
+    with suppress(ValueError):
+        told, _ = json.JSONDecoder().raw_decode(own[own.index("{") :])
+        inner = told.get("error")
+        said = inner.get("message") if isinstance(inner, dict) else inner or told.get("message")
+        own = said if isinstance(said, str) and said else own
+    return own.strip().rstrip(".")
 
 
 def _error_headers(error: Exception) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the storage's libraries raise, in our words: what was found, where, what to do next."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class TransientStorageError(StorageError):
 
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
-    """Translate what the storage's libraries raise about `uri` into one StorageError."""
+    """Translate what the storage's libraries raise about `uri`, or something under it, into one StorageError."""
     try:
         yield
     except StorageError:
@@ -36,8 +37,11 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise translate_error(error, uri) from error
 
 
+# The object that polars and deltalake were at, after the endpoint.
+_AT = re.compile(r"performing [A-Z]+ (https?://[^\s?]+)")
 # What S3's libraries say, in their different words; the first that is found counts.
 _SAYS = {
+    "dropped": r"connection (was )?(closed|reset|aborted)|broken pipe|end of file before|error reading a body",
     "bucket": r"NoSuchBucket|bucket does not exist",
     "access": r"status (code:? )?403|AccessDenied|privileges|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
     "silent": r"Connection refused|error sending request|dns error|failed to lookup",
@@ -53,8 +57,11 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     text = " ".join(_COLOUR.sub(" ", conceal(str(error))).split()) or type(error).__name__
     clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
     kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
+    uri = _find_object(text, uri)
     if kind == "bucket":
         return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
+    if _is_local(error):
+        return StorageError(f"A file of this machine failed: {error}. Make room there, or set TMPDIR; then run again.")
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
     if isinstance(error, PermissionError) or kind == "access":
@@ -65,7 +72,21 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind == "silent":
         endpoint = resolve_access().endpoint or "AWS"
         return StorageError(f"Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL.")
+    passing = isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind in ("dropped", "transient")
     message = f"The storage failed on {uri}: {text[:300]}. What was paid for is kept; run again."
-    if isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind == "transient":
-        return TransientStorageError(message)
-    return StorageError(message)
+    return TransientStorageError(message) if passing else StorageError(message)
+
+
+def _is_local(error: Exception) -> bool:
+    """Whether the error is about a file of this machine: those name a path, or a full disk."""
+    if not isinstance(error, OSError):
+        return False
+    return str(error.filename or "").startswith("/") or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _find_object(text: str, uri: str) -> str:
+    """Return the object under `uri` that the text of an error names, else `uri`."""
+    at = _AT.search(text)
+    endpoint = resolve_access().endpoint if at else ""
+    named = f"s3:/{at[1].removeprefix(endpoint)}" if at and endpoint and at[1].startswith(endpoint) else ""
+    return named if named.startswith(uri) else uri

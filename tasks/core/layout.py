@@ -91,9 +91,19 @@ class Layout:
         """The object that only one publishing run can hold."""
         return f"{self.destination}/staging/publish.lease"
 
+    @property
+    def plan_lease(self) -> str:
+        """The object that only one planning run can hold."""
+        return f"{self.destination}/staging/plan.lease"
+
+    @property
+    def source_leases(self) -> str:
+        """What the names of all sources' leases begin with."""
+        return f"{self.destination}/staging/source-"
+
     def source_lease(self, source: str) -> str:
         """The object that only one run of `source` can hold."""
-        return f"{self.destination}/staging/source-{_short_hash(source)}.lease"
+        return f"{self.source_leases}{_short_hash(source)}.lease"
 
     @property
     def tasks(self) -> str:

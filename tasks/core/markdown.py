@@ -44,6 +44,7 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
             [
                 ["Task descriptions", f"{report.descriptions:,}"],
                 ["Served already", f"{report.already_served:,}"],
+                *([["Left to another run at work", f"{report.claimed:,}"]] if report.claimed else []),
                 ["Requests", f"{report.requests:,}"],
                 ["Answered from the journal", f"{report.cached:,}"],
                 ["Calls paid", f"{report.paid:,}"],

@@ -15,6 +15,8 @@ EXPANDED_ROWS = 20_000
 
 # What a destination holds of one description (by its number) and language.
 SERVED: Schema = {"number": pl.Int128, "language": pl.String, "pairs": pl.Int64}
+# What other runs at work are making.
+CLAIMED: Schema = {"number": pl.Int128, "language": pl.String}
 # The requests that a destination has judged; `reason` is the first one of a rejected row, else null.
 JUDGED: Schema = {
     "number": pl.Int128,
@@ -35,14 +37,16 @@ class Planned:
 
     `requests` has the columns of REQUESTS but plan_row, and the source's own.
     `used` are the samples that the destination has judged under this recipe, of
-    descriptions that are short. `served` counts groups that lack nothing, `wanted` the pairs that were missing, and
-    `given_up` are the groups that no sample is left for: task, language,
-    `missing` (pairs) and `reason`, the most frequent one of their rejected rows.
+    descriptions that are short. `served` counts groups that lack nothing, `claimed` those
+    that another run is making, `wanted` the pairs that are missing in the others, and
+    `given_up` are the groups that no sample is left for: task, language, `missing`
+    (pairs) and `reason`, the most frequent one of their rejected rows.
     """
 
     requests: pl.DataFrame
     used: pl.DataFrame
     served: int
+    claimed: int
     wanted: int
     given_up: pl.DataFrame
 
@@ -134,7 +138,7 @@ def count_missing(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order
 
 
 def plan_requests(
-    descriptions: pl.DataFrame, served: pl.DataFrame, judged: pl.DataFrame, order: Order
+    descriptions: pl.DataFrame, served: pl.DataFrame, judged: pl.DataFrame, claimed: pl.DataFrame, order: Order
 ) -> Iterator[Planned]:
     """Yield what is still wanted, in frames of bounded size.
 
@@ -142,19 +146,22 @@ def plan_requests(
         descriptions: task, description_hash, language (null: all of the order's) and the source's own columns.
         served: SERVED.
         judged: JUDGED.
+        claimed: CLAIMED.
         order: The run.
     """
     languages = len(order.languages) if order.language_mix == "each" else 1
     for piece in descriptions.iter_slices(max(1, EXPANDED_ROWS // (languages * order.pairs_per_task))):
         groups = count_missing(piece, served, order)
-        missing = groups.filter(pl.col("missing") > 0)
+        lacking = groups.filter(pl.col("missing") > 0)
+        missing = lacking.join(claimed, on=[*CLAIMED], how="anti", maintain_order="left")
         used = _find_used(missing, judged, order)
         short = missing.drop("number")
         requests = next_requests(short, used, order)
         yield Planned(
             requests=requests,
             used=used,
-            served=groups.height - missing.height,
+            served=groups.height - lacking.height,
+            claimed=lacking.height - missing.height,
             wanted=int(missing["missing"].sum()),
             given_up=_find_given_up(short, requests, used),
         )

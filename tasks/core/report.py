@@ -121,7 +121,8 @@ class RunReport(BaseModel):
     the whole run. `rounds` are those of asking again. `shortfall` are pairs still missing,
     `shortfall_reasons` the same by main reason and `shortfalls` the first descriptions
     they belong to; `given_up` counts descriptions x languages whose attempts were used
-    up before this run, so that it asked nothing for them. `files` are the URIs of the
+    up before this run, so that it asked nothing for them, and `claimed` those that were
+    left to another run at work. `files` are the URIs of the
     partition's Parquet files, empty where nothing is published. `profile` describes the
     judged rows, `drift` compares them with the partition before, and `changes` with what a
     redo replaces; each is null where there is nothing to describe or compare.
@@ -145,6 +146,7 @@ class RunReport(BaseModel):
     unknown_languages: dict[str, int]
     already_served: int
     already_rejected: int
+    claimed: int = 0
     given_up: int
     requests: int
     rounds: int
@@ -247,7 +249,8 @@ def brainstorm_headline(report: BrainstormReport) -> str:
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests:
-        short = f", {report.given_up:,} have no attempt left" if report.given_up else ""
+        short = f", {report.claimed:,} are left to another run at work" if report.claimed else ""
+        short += f", {report.given_up:,} have no attempt left" if report.given_up else ""
         return (
             f"{report.partition}: nothing to do, {report.already_served:,} descriptions x languages are served{short}"
         )

@@ -126,7 +126,8 @@ class Plan:
     Counts are of distinct descriptions, but for `blank`, `repeated` and
     `unknown_languages` (by what they say), which were left out, `requests`, those of
     the first round, `already_served`, descriptions x languages, and `already_rejected`:
-    requests whose completion this destination has judged and rejected before.
+    requests whose completion this destination has judged and rejected before. `claimed` counts descriptions x
+    languages that another run at work is making.
     `wanted` counts the pairs that were missing. `given_up` counts descriptions x
     languages that are short and have no attempt left; `given_up_pairs` their
     missing pairs by language and main reason, and some are in `given_up_examples`. `used_uri` is a
@@ -141,6 +142,7 @@ class Plan:
     unknown_languages: Mapping[str, int] = field(default_factory=dict)
     already_served: int = 0
     already_rejected: int = 0
+    claimed: int = 0
     given_up: int = 0
     given_up_pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     given_up_examples: tuple[dict[str, Any], ...] = ()

@@ -45,6 +45,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "unknown_languages": dict(plan.unknown_languages),
         "already_served": plan.already_served,
         "already_rejected": plan.already_rejected,
+        "claimed": plan.claimed,
         "given_up": plan.given_up,
         "objects": list(plan.objects),
         "source_changes": list(plan.source_changes),
