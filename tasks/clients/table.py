@@ -16,6 +16,9 @@ from tasks.core.errors import StorageError
 COMMIT_ATTEMPTS = 5
 # How far back a commit of our own is looked for.
 RECENT_COMMITS = 50
+# deltalake has one writer a core, and each holds its file and row group until they are whole.
+_FILE_BYTES = 32 * 1024**2
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=100_000)
 
 # A table at one pinned version, None where nothing was published yet.
 Table = DeltaTable | None
@@ -122,7 +125,8 @@ def _commit(held: DeltaTable, rows: pl.LazyFrame, what: Publish, *, overwrite: b
                 },
                 app_transactions=[Transaction(_application(what.partition), what.number)],
             ),
-            writer_properties=WriterProperties(compression="ZSTD"),
+            target_file_size=_FILE_BYTES,
+            writer_properties=_WRITER,
         )
 
 
@@ -166,7 +170,7 @@ def tidy(uri: str, history_days: int) -> tuple[int, int]:
     if held is None:
         return 0, 0
     with _table_errors(uri):
-        merged = held.optimize.compact(writer_properties=WriterProperties(compression="ZSTD"))
+        merged = held.optimize.compact(writer_properties=_WRITER)
         removed = held.vacuum(24 * history_days, dry_run=False, enforce_retention_duration=False)
         held.update_incremental()
         held.create_checkpoint()

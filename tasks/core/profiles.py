@@ -33,7 +33,7 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
     )
     groups = accepted.filter(pl.col("group_id").is_not_null()).group_by("group_id").agg(size=pl.len())
     # The request's key is a hash: its order is a draw, and the same one each time.
-    drawn = accepted.sort("request_key").select(*_EXAMPLE[:3], "task").head(DISTINCT_TEXTS)
+    drawn = accepted.select("request_key", *_EXAMPLE[:3], "task").bottom_k(DISTINCT_TEXTS, by="request_key")
     asked: list[pl.LazyFrame] = [
         examples,
         groups.group_by("size").agg(groups=pl.len()).sort("size"),
@@ -43,8 +43,8 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
         accepted.group_by("language").agg(rows=pl.len()).sort("rows", "language", descending=[True, False]),
         judged.select(pl.len(), accepted=_ACCEPTED.sum(), repeated=_repeated().sum()),
     ]
-    found = pl.collect_all(asked, engine="streaming")
-    texts = found[2]
+    found = [one.collect(engine="streaming") for one in asked]
+    texts = found[2].sort("request_key").drop("request_key")
     total, good, repeated = found[-1].row(0)
     return Profile(
         examples=dict(found[0].sort("reasons").iter_rows()),
