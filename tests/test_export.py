@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from prefect.logging import disable_run_logger
 
 from flows.export import place_export
 from tasks.clients import access, storage, table
+from tasks.core.card import size_category
 from tasks.core.columns import LINEAGE, PAIR
 from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportReport
@@ -203,6 +205,23 @@ def test_the_card_is_valid_and_says_what_it_must(destination: str) -> None:
         assert said in body
 
 
+def test_the_card_lists_every_model_by_what_it_wrote(bucket: str) -> None:
+    models = ["openai/x"] * 60 + ["anthropic/y"] * 240
+    add(f"{bucket}/out", rows(FIRST, range(ROWS), model_name=models))
+    report = export(f"{bucket}/out")
+    assert report.models == {"anthropic/y": 240, "openai/x": 60}
+    body = storage.read_bytes(f"{report.uri}/README.md").decode()
+    assert re.search(r"anthropic/y \| 240 \|\n\| openai/x \| 60 \|", body)
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (99_999, "10K<n<100K"), (100_000_000, "100M<n<1B")],
+)
+def test_a_size_category_is_the_one_of_hugging_face(rows: int, category: str) -> None:
+    assert size_category(rows) == category
+
+
 def test_nothing_published_is_one_clear_error(bucket: str) -> None:
     with pytest.raises(SourceError, match="Nothing is published"):
         export(f"{bucket}/none")
@@ -237,7 +256,9 @@ def test_datasets_reads_the_folder_and_the_s3_files(
     cache = str(tmp_path / "cache")
     for config in ("pairs", "full"):
         assert list(load_dataset(str(folder), config, cache_dir=cache)) == list(SPLITS)
-    queries = load_dataset("json", data_files=f"{folder}/flag_embedding/*.jsonl", cache_dir=cache)["train"]
+    (line,) = re.findall(r'load_dataset\(("json".*?)\)`', (folder / "README.md").read_text())
+    reader, lines = re.findall(r'"(.*?)"', line)
+    queries = load_dataset(reader, data_files=f"{folder}/{lines}", cache_dir=cache)["train"]
     assert queries.column_names == ["query", "pos", "neg"]
     assert load_dataset(str(folder), cache_dir=cache)["train"].column_names == ["anchor", "positive"]
     now = access.resolve_access()

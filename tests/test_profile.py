@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from tasks.core.columns import COMPLETIONS, REQUESTS
+from tasks.core import cells
+from tasks.core.columns import COMPLETIONS, REQUESTS, TEXTS
 from tasks.core.judging import judge_completions, reject_duplicates, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
-from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
-from tasks.core.report import Changes, Profile, RunReport
+from tasks.core.profiles import find_changes, find_percentile, measure_drift, profile_published, profile_rows
+from tasks.core.report import Changes, Profile, RunReport, SamplePair, Shortfall, VariationFigures
 from tests.orders import ORDER, report_figures
 from tests.test_detection import labelled
 
@@ -124,6 +125,15 @@ def test_drift_is_a_share_from_0_to_1(now: list[str], name: str, drift: float) -
     assert drifts(judged(GOOD), judged(now))[name] == drift
 
 
+def test_lengths_do_not_drift_within_ten_characters() -> None:
+    profile = profile_rows(judged(GOOD))
+    shorter, near, longer = (
+        profile.model_copy(update={"lengths": {name: {at: 1.0} for name in TEXTS}}) for at in (20, 28, 30)
+    )
+    assert measure_drift("2026-01-01", shorter, near).worst.drift == 0
+    assert measure_drift("2026-01-01", shorter, longer).worst.drift == 1
+
+
 def test_drift_of_languages_is_the_share_of_rows_that_moved() -> None:
     pairs = [pair(one, other) for _, one, other in labelled()]
     languages = [name for name, _, _ in labelled()]
@@ -185,6 +195,47 @@ def test_the_page_is_well_formed_needs_nothing_else_and_escapes_what_others_wrot
     assert "&lt;script&gt;alert(1)" in page
     for said in ("too_long", "Beside the day before, 2026-01-01", "20 accepted pairs", "unparsable: 1 example"):
         assert said in page
+
+
+def test_texts_carry_the_language_and_direction_that_their_letters_need() -> None:
+    pairs = [
+        SamplePair(task=f"task {name}", language=name, input=f"one {name}", positive_document="other")
+        for name in ("Japanese", "Chinese (Traditional)", "Hindi Romanized", "Arabic")
+    ]
+    report = full_report()
+    assert report.profile is not None
+    page = report_page(
+        report.model_copy(update={"profile": report.profile.model_copy(update={"pairs_to_read": pairs})})
+    )
+    for code, name in (("ja", "Japanese"), ("zh-Hant", "Chinese (Traditional)"), ("hi", "Hindi Romanized")):
+        assert f'dir="auto" lang="{code}">one {name}<' in page
+
+
+def test_the_page_says_what_is_missing_and_what_variations_brought() -> None:
+    short = Shortfall(task="match <b>", language="English", missing=2, reason="duplicate")
+    varied = VariationFigures(accepted=1200, rejected=14, duplicates=3, distinct_2=None)
+    changes = {"shortfalls": [short], "shortfall_reasons": {"duplicate": 2}, "by_variation": {"topic: food": varied}}
+    page = report_page(full_report().model_copy(update=changes))
+    for said in ("Still missing", "match &lt;b&gt;", "by main reason: duplicate 2", "topic: food", "too few pairs"):
+        assert said in page
+
+
+@pytest.mark.parametrize(
+    ("lengths", "share", "length"),
+    [({10: 0.5, 20: 0.5}, 0.5, 11), ({10: 0.5, 20: 0.5}, 0.51, 21), ({10: 0.4, 12: 0.2, 14: 0.4}, 0.95, 15)],
+)
+def test_a_percentile_is_the_length_that_a_share_of_texts_does_not_exceed(
+    lengths: dict[int, float], share: float, length: int
+) -> None:
+    assert find_percentile(lengths, share) == length
+
+
+@pytest.mark.parametrize(("longest", "most", "columns"), [(39, 40, 20), (85, 100, 50), (185, 200, 50), (400, 420, 42)])
+def test_a_chart_of_lengths_has_at_most_fifty_columns_and_round_ends(longest: int, most: int, columns: int) -> None:
+    chart = cells.columns({0: 0.5, longest // 2 * 2: 0.5})
+    assert chart.count("<i ") == columns <= cells.MOST_COLUMNS
+    assert chart.endswith(f"<span>{most}</span></div>")
+    assert chart.count("height:100%") == 2
 
 
 def test_the_markdown_says_the_same_and_escapes_it() -> None:

@@ -44,7 +44,7 @@ def _metadata(report: ExportReport) -> dict[str, Any]:
             ],
         }
         for config, uris in report.files.items()
-        if config != "flag_embedding"  # datasets reads one format a repository
+        if config != "flag_embedding"  # datasets reads all configs of a folder with one reader, the first one's
     ]
     return {
         "pretty_name": f"Short text-matching pairs {report.version}",
@@ -81,7 +81,8 @@ def _sections(report: ExportReport) -> list[str]:
         "pair were written by a language model; no person has read them all.",
         "Configs: `pairs` has exactly `anchor` and `positive`, which is what sentence-transformers takes; `full` has "
         "every column, with where each row comes from. FlagEmbedding takes the files under `flag_embedding/`: "
-        "`query`, `pos` and `neg` (empty, to be mined), with all positives of one query in one row.",
+        "`query`, `pos` and `neg` (empty, to be mined), with all positives of one query in one row; datasets reads "
+        'them with `load_dataset("json", data_files="flag_embedding/train.jsonl")`.',
         table(["Split", "Pairs"], [[split, f"{rows:,}"] for split, rows in report.rows.items()]),
         f"A task description is in one split only, by a hash of its text: {report.validation_share:.1%} of "
         f"descriptions in validation, {report.test_share:.1%} in test. No row moves from one version to the next "

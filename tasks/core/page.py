@@ -1,72 +1,42 @@
 """The report as one HTML page that needs nothing else: no script, no font, no other file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
+from tasks.core.cells import bar, columns, name, note, number, page, percent, section, short, table, text
 from tasks.core.languages import LANGUAGES
 from tasks.core.markdown import money, money_per_pairs
+from tasks.core.profiles import find_percentile
 from tasks.core.report import Changes, Drift, Profile, RunReport, headline, reason_rows
 
-MOST_LANGUAGES, MOST_TEXT = 15, 300
-
-_STYLE = """
-:root{--ink:#1c2430;--soft:#5d6b7c;--line:#e3e8ee;--paper:#fff;--wash:#f6f8fa;--good:#2f7d5b;--bad:#c2553a;--bar:#4a78b5}
-@media (prefers-color-scheme:dark){:root{--ink:#e4e9ef;--soft:#98a5b5;--line:#2c3540;--paper:#151b22;--wash:#1c242d;
---good:#5bb98c;--bad:#e08a6f;--bar:#7ba3d8}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--wash);color:var(--ink);line-height:1.5;
-font:15px/1.5 system-ui,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC","Noto Sans Devanagari","Noto Sans Thai",
-"Noto Sans Arabic",Ubuntu,sans-serif}
-main{max-width:1060px;margin:0 auto;padding:32px 24px 64px}
-h1{font-size:25px;line-height:1.25;margin:0 0 4px}h2{font-size:17px;margin:34px 0 10px}
-h3{font-size:14px;margin:14px 0 6px;color:var(--soft);font-weight:600}
-p{margin:6px 0}.soft{color:var(--soft)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:22px 0 8px}
-.card,section{background:var(--paper);border:1px solid var(--line);border-radius:10px}
-.card{padding:12px 16px}.card b{display:block;font-size:25px;line-height:1.25;font-variant-numeric:tabular-nums}
-section{padding:6px 20px 16px;margin-top:16px;overflow-x:auto}section h2{margin-top:12px}
-.good{color:var(--good)}.bad{color:var(--bad)}
-table{border-collapse:collapse;width:100%;font-size:14px}
-th{text-align:start;color:var(--soft);font-weight:600}th,td{padding:5px 10px 5px 0;border-bottom:1px solid var(--line);
-vertical-align:top}tr:last-child>td{border-bottom:0}
-td.n,th.n{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums;width:1%}
-td.name{white-space:nowrap;width:1%}td.text{overflow-wrap:anywhere;unicode-bidi:plaintext;text-align:start}
-td.bar{min-width:160px}
-.bar i{display:block;height:12px;margin-top:5px;border-radius:3px;background:var(--bar);
-min-width:2px}
-.bar i.bad{background:var(--bad)}
-.split{display:flex;height:10px;border-radius:5px;overflow:hidden;background:var(--bad)}
-.split i{background:var(--good)}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(360px,1fr));gap:0 36px}
-.columns{display:flex;align-items:flex-end;gap:2px;height:90px;border-bottom:1px solid var(--line)}
-.columns i{flex:1;background:var(--bar);border-radius:2px 2px 0 0;min-height:1px}
-.axis{display:flex;justify-content:space-between;color:var(--soft);font-size:12px}
-details{border-top:1px solid var(--line);padding:7px 0}summary{cursor:pointer}code{font-size:13px}
-@media print{body{background:#fff}section,.card{break-inside:avoid}}
-"""
+MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
+_TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 
 
 def report_page(report: RunReport) -> str:
-    """Return the whole page; everything that a model or a source wrote is escaped."""
+    """Return the whole page, from what is read first to what is looked up."""
     parts = [_top(report)]
     if report.reasons:
-        parts.append(_section("Why rows were rejected", _reasons(report)))
+        parts.append(section("Why rows were rejected", _reasons(report)))
+    if report.shortfalls:
+        parts.append(section("Still missing", _shortfalls(report)))
     if report.changes is not None:
-        parts.append(_section("What judging again changed", _changes(report.changes)))
+        parts.append(section("What judging again changed", _changes(report.changes)))
     if report.drift is not None:
-        parts.append(_section(f"Beside the day before, {report.drift.partition}", _drift(report.drift)))
+        parts.append(section(f"Beside the day before, {report.drift.partition}", _drift(report.drift)))
     if report.by_language:
-        parts.append(_section("Languages", _languages(report)))
+        parts.append(section("Languages", _languages(report)))
     if report.profile is not None:
-        parts += _profile(report, report.profile)
-    parts.append(_section("This run", _run(report)))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(headline(report))}</title><style>{_STYLE}</style></head><body><main>"
-        + "\n".join(parts)
-        + "</main></body></html>\n"
-    )
+        if any(report.profile.lengths.values()):
+            parts.append(section("Lengths", _lengths(report.profile)))
+        parts.append(section("Variety", _variety(report, report.profile)))
+    if report.by_variation:
+        parts.append(section("Variations of later samples", _variations(report)))
+    if report.profile is not None and report.profile.pairs_to_read:
+        title = f"{len(report.profile.pairs_to_read)} accepted pairs, drawn at random"
+        parts.append(section(title, _pairs(report.profile)))
+    parts.append(section("This run", _run(report)))
+    return page(headline(report), parts)
 
 
 def _top(report: RunReport) -> str:
@@ -79,11 +49,11 @@ def _top(report: RunReport) -> str:
         (f"{report.paid:,}", f"calls paid, {report.cached:,} from the journal", ""),
         (f"{report.seconds:,.0f} s", "from start to end", ""),
     ]
-    tiles = "".join(f'<div class="card"><b class="{kind}">{value}</b>{name}</div>' for value, name, kind in cards)
+    tiles = "".join(f'<div class="card"><b class="{kind}">{value}</b>{said}</div>' for value, said, kind in cards)
     verdict = "published" if report.published else "not published"
     changes = "".join(f"<li>{escape(change)}</li>" for change in report.source_changes)
     return (
-        f"<h1>{report.partition}: {escape(_title(report))}</h1>"
+        f"<h1>{report.partition}: {_title(report)}</h1>"
         f'<p class="soft">{escape(report.model_name)} · {verdict} · {report.finished_at:%Y-%m-%d %H:%M} UTC</p>'
         f'<div class="cards">{tiles}</div>'
         f'<div class="split" title="accepted and rejected"><i style="width:{share:.2%}"></i></div>'
@@ -100,58 +70,70 @@ def _title(report: RunReport) -> str:
 def _reasons(report: RunReport) -> str:
     most = max(report.reasons.values())
     rows = [
-        [
-            _name(row["reason"]),
-            _bar(row["rows"] / most, "bad"),
-            _number(row["rows"]),
-            f'<td class="n">{row["share"]}</td>',
-        ]
+        [name(row["reason"]), bar(row["rows"] / most, "bad"), number(row["rows"]), f'<td class="n">{row["share"]}</td>']
         for row in reason_rows(report)
     ]
     examples = report.profile.examples if report.profile is not None else {}
     shown = "".join(
         f"<details><summary>{escape(reason)}: {len(found)} example{'' if len(found) == 1 else 's'}</summary>"
-        + _table(["Input", "Positive document"], [_example(one) for one in found])
+        + table(["Input", "Positive document", "Language"], [_example(one) for one in found])
         + "</details>"
         for reason in report.reasons
         if (found := examples.get(reason))
     )
-    note = '<p class="soft">A row may have several reasons.</p>' if len(report.reasons) > 1 else ""
-    return _table(["Reason", "", "#Rows", "#Of judged"], rows) + note + shown
+    several = note("A row may have several reasons.") if len(report.reasons) > 1 else ""
+    return (
+        table(["Reason", "", "#Rows", "#Of judged"], rows) + several + shown.replace("<details>", "<details open>", 1)
+    )
 
 
 def _example(one: Mapping[str, str | None]) -> list[str]:
+    language = one["language"] or ""
     if one["input"] is None and one["positive_document"] is None:
-        return [f'<td class="text" colspan="2" dir="auto"><code>{_short(one["text"] or "no text")}</code></td>']
-    return [_text(one["input"] or ""), _text(one["positive_document"] or "")]
+        raw = f'<td class="text" colspan="2" dir="auto"><code>{short(one["text"] or "no text")}</code></td>'
+        return [raw, name(language, "soft")]
+    return [text(one["input"] or ""), text(one["positive_document"] or ""), name(language, "soft")]
+
+
+def _shortfalls(report: RunReport) -> str:
+    rows = [
+        [text(one.task), name(one.language), number(one.missing), name(one.reason)]
+        for one in report.shortfalls[:MOST_SHORTFALLS]
+    ]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.shortfall_reasons.items())
+    return table(["Task description", "Language", "#Pairs", "Main reason"], rows) + note(
+        f"{report.shortfall:,} pairs in all, by main reason: {reasons}."
+    )
 
 
 def _changes(changes: Changes) -> str:
+    both = (
+        ("now accepted, was", "good", changes.newly_accepted),
+        ("now rejected for", "bad", changes.newly_rejected),
+    )
+    most = max([1, *changes.newly_accepted.values(), *changes.newly_rejected.values()])
     rows = [
-        [f"<td>{kind}</td>", _name(reason), _number(count)]
-        for kind, counts in (
-            ('<span class="good">now accepted</span>, was', changes.newly_accepted),
-            ('<span class="bad">now rejected</span> for', changes.newly_rejected),
-        )
+        [name(said, kind), name(reason), bar(count / most, kind), number(count)]
+        for said, kind, counts in both
         for reason, count in counts.items()
     ]
-    same = f'<p class="soft">{changes.as_before:,} rows are judged as before.</p>'
-    return (_table(["", "Reason", "#Rows"], rows) if rows else "") + same
+    same = note(f"{changes.as_before:,} rows are judged as before.")
+    return (table(["", "Reason", "", "#Rows"], rows) if rows else "") + same
 
 
 def _drift(drift: Drift) -> str:
     rows = [
         [
-            _name(one.name),
-            _bar(one.drift, "bad" if one == drift.worst else ""),
-            _percent(one.before),
-            _percent(one.now),
-            _percent(one.drift),
+            name(one.name),
+            bar(one.drift, "bad" if one == drift.worst else ""),
+            percent(one.before),
+            percent(one.now),
+            percent(one.drift),
         ]
         for one in drift.measures
     ]
-    note = '<p class="soft">Languages and lengths: the share of rows that would have to move.</p>'
-    return _table(["", "", "#Before", "#Now", "#Drift"], rows) + note
+    said = note("Languages and lengths: the share of rows that would have to move.")
+    return table(["", "", "#Before", "#Now", "#Drift"], rows) + said
 
 
 def _languages(report: RunReport) -> str:
@@ -159,133 +141,81 @@ def _languages(report: RunReport) -> str:
     most = max(1, ordered[0][1].accepted)
     rows = [
         [
-            f'<td class="name">{escape(name)} <span class="soft">{LANGUAGES[name].code}</span></td>',
-            _bar(one.accepted / most),
-            _number(one.accepted),
-            _number(one.rejected),
-            _number(one.missing),
+            f'<td class="name">{escape(language)} <span class="soft">{LANGUAGES[language].code}</span></td>',
+            bar(one.accepted / most),
+            number(one.accepted),
+            number(one.rejected),
+            number(one.missing),
         ]
-        for name, one in ordered[:MOST_LANGUAGES]
+        for language, one in ordered[:MOST_LANGUAGES]
     ]
     more = len(ordered) - MOST_LANGUAGES
-    note = f'<p class="soft">and {more} more, all in the JSON report</p>' if more > 0 else ""
-    return _table(["Language", "", "#Accepted", "#Rejected", "#Missing"], rows) + note
+    rest = note(f"and {more} more, all in the JSON report") if more > 0 else ""
+    return table(["Language", "", "#Accepted", "#Rejected", "#Missing"], rows) + rest
 
 
-def _profile(report: RunReport, profile: Profile) -> list[str]:
-    parts = []
-    titles = {"input": "Inputs", "positive_document": "Positive documents"}
-    if any(profile.lengths.values()):
-        charts = "".join(
-            f"<div><h3>{titles[name]}, by characters</h3>{_columns(shares)}</div>"
-            for name, shares in profile.lengths.items()
-        )
-        parts.append(_section("Lengths", f'<div class="two">{charts}</div>'))
-    facts = [
-        (f"{count:,} of the accepted rows carry the flag", f"<code>{escape(flag)}</code>")
-        for flag, count in report.flags.items()
-    ]
+def _lengths(profile: Profile) -> str:
+    charts = "".join(
+        f"<div><h3>{_TITLES[column]}, in characters: half up to {find_percentile(shares, 0.5)}, "
+        f"19 of 20 up to {find_percentile(shares, 0.95)}</h3>{columns(shares)}</div>"
+        for column, shares in profile.lengths.items()
+    )
+    return f'<div class="two">{charts}</div>'
+
+
+def _variety(report: RunReport, profile: Profile) -> str:
     shared = report.shared_texts
-    facts.append(
-        (
-            "Pairs that share a text with another pair",
-            f"{shared.pairs:,} in {shared.groups:,} groups, the largest of {shared.largest:,}",
-        )
+    facts = {f"Rows with the flag {flag}": f"{count:,}" for flag, count in report.flags.items()}
+    facts["Pairs that share a text with another"] = (
+        f"{shared.pairs:,} in {shared.groups:,} groups, the largest of {shared.largest:,}" if shared.pairs else "none"
     )
-    for name, shares in profile.distinct.items():
-        words, pairs = (f"{share:.2f}" for share in shares)
-        facts.append(
-            (
-                f"distinct-1 and distinct-2 of {profile.distinct_texts:,} {titles[name].lower()}",
-                f"{words} and {pairs}",
-            )
-        )
-    for name, openings in profile.openings.items():
-        said = ", ".join(f"“{escape(opening)} …” {count:,}×" for opening, count in openings.items())
-        facts.append((f"Repeated openings of {titles[name].lower()}", said or "none"))
-    parts.append(
-        _section("Variety", _table(["", ""], [[f"<td>{name}</td>", f"<td>{value}</td>"] for name, value in facts]))
-    )
-    if profile.pairs_to_read:
-        rows = [
-            [
-                f'<td class="text soft" dir="auto">{_short(one.task)}</td>',
-                _text(one.input),
-                _text(one.positive_document),
-                f'<td class="soft name">{LANGUAGES[one.language].code}</td>',
-            ]
-            for one in profile.pairs_to_read
+    for column, shares in profile.distinct.items():
+        said = f"distinct-1 and distinct-2 of {profile.distinct_texts:,} {_TITLES[column].lower()}"
+        facts[said] = " and ".join(f"{share:.2f}" for share in shares)
+    for column, openings in profile.openings.items():
+        said = ", ".join(f"“{opening} …” {count:,}×" for opening, count in openings.items())
+        facts[f"Repeated openings of {_TITLES[column].lower()}"] = said or "none"
+    return table(["", ""], [[name(said), text(found)] for said, found in facts.items()])
+
+
+def _variations(report: RunReport) -> str:
+    rows = [
+        [
+            name(value),
+            number(one.accepted),
+            number(one.rejected),
+            number(one.duplicates),
+            f'<td class="n">{"too few pairs" if one.distinct_2 is None else format(one.distinct_2, ".3f")}</td>',
         ]
-        title = f"{len(rows)} accepted pairs, drawn at random"
-        parts.append(_section(title, _table(["Task description", "Input", "Positive document", ""], rows)))
-    return parts
+        for value, one in report.by_variation.items()
+    ]
+    return table(["Value", "#Accepted", "#Rejected", "#Duplicates", "#distinct-2"], rows)
+
+
+def _pairs(profile: Profile) -> str:
+    rows = [
+        [
+            text(one.task, kind="soft"),
+            text(one.input, one.language),
+            text(one.positive_document, one.language),
+            name(LANGUAGES[one.language].code, "soft"),
+        ]
+        for one in profile.pairs_to_read
+    ]
+    return table(["Task description", "Input", "Positive document", ""], rows)
 
 
 def _run(report: RunReport) -> str:
+    version = "" if report.pairs_version is None else f", version {report.pairs_version}"
     facts = {
         "Run": report.run_id,
         "Source": report.source,
-        "Published to": f"{report.pairs_uri}"
-        + ("" if report.pairs_version is None else f", version {report.pairs_version}"),
+        "Published to": f"{report.pairs_uri}{version}",
         "Task descriptions": f"{report.descriptions:,}, {report.already_served:,} of them x languages served before",
         "Order": f"{report.pairs_per_task} per description and language, seed {report.seed}, {report.on_published}",
         "Rounds of asking": f"{report.rounds}",
         "Repeated calls": f"{report.retried:,}, and {report.throttled:,} told to wait by the provider",
+        "Batches": f"{report.batched:,} of the calls, in {report.batches:,}" if report.batches else "",
         "Tokens": f"{report.input_tokens:,} in, {report.output_tokens:,} out",
     }
-    rows = [[_name(name), _text(value)] for name, value in facts.items()]
-    short = [
-        [_text(one.task), _name(one.language), _number(one.missing), _name(one.reason)]
-        for one in report.shortfalls[:10]
-    ]
-    missing = "<h3>Still missing</h3>" + _table(["Task description", "Language", "#Pairs", "Main reason"], short)
-    return _table(["", ""], rows) + (missing if short else "")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Make a table of ready cells; a name with # is over numbers."""
-    names = "".join(f'<th class="n">{name[1:]}</th>' if name.startswith("#") else f"<th>{name}</th>" for name in header)
-    head = f"<thead><tr>{names}</tr></thead>" if any(header) else ""
-    lines = "".join("<tr>" + "".join(row) + "</tr>" for row in rows)
-    return f"<table>{head}<tbody>{lines}</tbody></table>"
-
-
-def _columns(shares: Mapping[int, float]) -> str:
-    if not shares:
-        return ""
-    step, last, most = 10, max(shares), max(shares.values())
-    bars = "".join(
-        f'<i style="height:{100 * share / most:.0f}%" title="{length} to {length + step - 1}: {share:.1%}"></i>'
-        for length in range(0, last + step, step)
-        for share in [shares.get(length, 0.0)]
-    )
-    return f'<div class="columns">{bars}</div><div class="axis"><span>0</span><span>{last + step}</span></div>'
-
-
-def _bar(share: float, kind: str = "") -> str:
-    return f'<td class="bar"><i class="{kind}" style="width:{100 * min(1.0, share):.1f}%"></i></td>'
-
-
-def _number(value: int) -> str:
-    return f'<td class="n">{value:,}</td>'
-
-
-def _percent(share: float | None) -> str:
-    return f'<td class="n">{"" if share is None else format(share, ".1%")}</td>'
-
-
-def _name(text: str) -> str:
-    return f'<td class="name">{escape(text)}</td>'
-
-
-def _text(text: str) -> str:
-    return f'<td class="text" dir="auto">{_short(text)}</td>'
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return escape(line if len(line) <= MOST_TEXT else line[: MOST_TEXT - 1] + "…")
+    return table(["", ""], [[name(said), text(found)] for said, found in facts.items() if found])

@@ -13,7 +13,8 @@ from tasks.core.report import Changes, Drift, Measure, Profile, SamplePair
 EXAMPLES, PAIRS_TO_READ, OPENINGS = 3, 20, 5
 # distinct-n falls with the number of texts, so it is compared at this one only.
 DISTINCT_TEXTS = 1_000
-LENGTH_STEP, LONGEST = 10, 400
+# Characters; a difference within DRIFT_STEP of them is none.
+LENGTH_STEP, DRIFT_STEP, LONGEST = 2, 10, 400
 OPENING_WORDS = 3
 # An opening is repeated from this share of the texts on, and this many of them.
 OPENING_SHARE, OPENING_ROWS = 0.01, 5
@@ -87,7 +88,7 @@ def measure_drift(partition: str, before: Profile, now: Profile) -> Drift:
     """
     moved = {
         "languages": _variation(before.languages, now.languages),
-        **{f"length of {name}": _variation(before.lengths[name], now.lengths[name]) for name in TEXTS},
+        **{f"length of {name}": _variation(*(_coarse(one.lengths[name]) for one in (before, now))) for name in TEXTS},
     }
     measures = [
         Measure(name="accepted", before=before.accepted_share, now=now.accepted_share),
@@ -150,6 +151,23 @@ def _repeated_openings(found: pl.DataFrame, accepted: int) -> dict[str, int]:
 def _shares(counted: pl.DataFrame) -> dict[Any, float]:
     total = counted["rows"].sum()
     return {key: rows / total for key, rows in counted.iter_rows() if key is not None}
+
+
+def _coarse(lengths: dict[int, float]) -> dict[int, float]:
+    steps: dict[int, float] = {}
+    for length, share in lengths.items():
+        steps[length // DRIFT_STEP] = steps.get(length // DRIFT_STEP, 0.0) + share
+    return steps
+
+
+def find_percentile(lengths: dict[int, float], share: float) -> int:
+    """Return the length that `share` of the texts do not exceed, to the step."""
+    reached = 0.0
+    for length in sorted(lengths):
+        reached += lengths[length]
+        if reached >= share:
+            return length + LENGTH_STEP - 1
+    return LONGEST
 
 
 def _variation(before: dict[Any, float], now: dict[Any, float]) -> float:
