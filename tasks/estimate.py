@@ -8,6 +8,7 @@ import polars as pl
 from tasks.clients import frames, journal, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.clients.storage_errors import storage_errors
+from tasks.core.batching import SHARE_OF_PRICE
 from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerCall, estimate
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
@@ -47,6 +48,8 @@ def _estimate(order: Order) -> Estimate:
         per_call = _learn_tokens(order) or _count_tokens(order, requests)
     source = "the parameters" if own else f"litellm, for {order.recipe.model_name}"
     price_from = source if price else "nowhere"
+    if price and order.batch and not order.limit:
+        price, price_from = price.times(SHARE_OF_PRICE), f"{price_from}, for batches half of it"
     return estimate(order, plan, cached=cached, per_call=per_call, price=price, price_from=price_from)
 
 

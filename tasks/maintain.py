@@ -9,7 +9,7 @@ import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.clients import compaction, erasure, journal, publishing, storage, table
+from tasks.clients import batch_records, compaction, erasure, journal, publishing, storage, table
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
 from tasks.core.columns import TEXTS
@@ -113,8 +113,14 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
 def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> list[str]:
     oldest = now - timedelta(days=days) if days else None
     done = [compaction.compact_recipe(uri, owner, now, oldest) for uri in _recipes(layout)]
+    old = [item.uri for uri in _recipes(layout) for item in _list(f"{uri}/batches") if _is_old(item, now, days)]
+    storage.delete_objects(old)
     merged, deleted = sum(one.merged for one in done), sum(one.deleted for one in done)
-    return _say(merged, "files of the journal", "merged") + _say(deleted, "files of the journal", "removed")
+    return [
+        *_say(merged, "files of the journal", "merged"),
+        *_say(deleted, "files of the journal", "removed"),
+        *_say(len(old), "records of batches", "removed"),
+    ]
 
 
 def _recipes(layout: Layout) -> list[str]:
@@ -164,6 +170,8 @@ def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> li
     for uri in _recipes(layout):
         recipe = storage.find_bytes(f"{uri}/recipe.json")
         keys = pl.Series([*known, *(possible_keys(recipe[0], description) if recipe else [])], dtype=pl.String)
+        waiting = batch_records.forget_keys(f"{uri}/batches", set(keys))
+        done += _say(waiting, "requests of batches that are at the provider", "given up")
         for file in journal.find_segments(uri):
             rows = erasure.erase_completions(file, keys, description)
             done += [f"{file}: {rows:,} completions erased"] if rows else []

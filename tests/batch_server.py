@@ -13,6 +13,7 @@ from aiohttp import web
 from tests.model_server import ModelServer, read_prompt
 
 PAGE = 3
+ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 @dataclass
@@ -41,9 +42,9 @@ class Job:
     """One batch."""
 
     body: dict[str, Any]
+    ids: list[str]
     fate: Fate
     looks: int = 0
-    results: tuple[list[bytes], list[bytes]] = ([], [])
 
 
 @dataclass
@@ -51,7 +52,8 @@ class BatchServer(ModelServer):
     """The server; `fates` are those of the next batches, then they are all good.
 
     `sent` counts the lines of all batches by custom_id, `answered` those that a batch
-    has answered (and is paid for), `seen` the operations.
+    has answered (and is paid for), `doubled` those sent while another batch has answered
+    them or still may; `seen` are the operations.
     """
 
     fates: list[Fate] = field(default_factory=list)
@@ -59,6 +61,7 @@ class BatchServer(ModelServer):
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
+    doubled: Counter[str] = field(default_factory=Counter)
     seen: list[str] = field(default_factory=list)
     strange_lines: list[bytes] = field(default_factory=list)
     refused_key: str = ""
@@ -69,7 +72,7 @@ class BatchServer(ModelServer):
         """Go back to good fates, and nothing sent."""
         super().forget()
         self.fates, self.jobs, self.files, self.seen, self.strange_lines = [], {}, {}, [], []
-        self.sent, self.answered, self.refused_key = Counter(), Counter(), ""
+        self.sent, self.answered, self.doubled, self.refused_key = Counter(), Counter(), Counter(), ""
         self.hook = lambda operation, moment, request: None
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -140,10 +143,12 @@ class BatchServer(ModelServer):
         ids = [line["custom_id"] for line in lines]
         assert len(ids) == len(set(ids))
         assert {(line["method"], line["url"]) for line in lines} == {("POST", "/v1/chat/completions")}
+        waiting = {one for job in self.jobs.values() if job.body["status"] not in ENDED for one in job.ids}
+        self.doubled.update(one for one in ids if one in waiting or self.answered[one])
         name = self._name("batch")
         body = {"id": name, "object": "batch", "status": "validating", "created_at": int(time.time())} | asked
         body["request_counts"] = {"total": len(lines), "completed": 0, "failed": 0}
-        self.jobs[name] = Job(body, self.fates.pop(0) if self.fates else Fate())
+        self.jobs[name] = Job(body, ids, self.fates.pop(0) if self.fates else Fate())
         self.sent.update(ids)
         return web.json_response(body)
 
@@ -164,7 +169,7 @@ class BatchServer(ModelServer):
         job = self.jobs.get(request.match_info["id"])
         if job is None:
             return _error(404, "No batch found with this id")
-        if job.body["status"] not in ("completed", "failed", "expired", "cancelled"):
+        if job.body["status"] not in ENDED:
             job.looks += 1
             job.body["status"] = "cancelling" if job.body["status"] == "cancelling" else "in_progress"
             total = job.body["request_counts"]["total"]
@@ -175,7 +180,7 @@ class BatchServer(ModelServer):
 
     async def _cancel(self, request: web.Request) -> web.Response:
         job = self.jobs[request.match_info["id"]]
-        if job.body["status"] in ("completed", "failed", "expired", "cancelled"):
+        if job.body["status"] in ENDED:
             return _error(409, "Cannot cancel a batch that has ended")
         job.body["status"] = "cancelling"
         job.looks, job.fate = 0, Fate("cancelled", 2, job.fate.answered)

@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 
 from tasks.clients import compaction, frames, journal, storage, table
+from tasks.clients.batch_records import join_keys
 from tasks.core.columns import JOURNAL
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
-from tasks.maintain import forget_description
+from tasks.maintain import _compact_journal, forget_description
 from tests.night import Night
 
 NOW = datetime.now(UTC)
@@ -79,6 +80,17 @@ def test_completions_that_are_too_old_are_left_out_and_others_kept(recipe: str) 
     compaction.compact_recipe(recipe, "me", NOW, oldest=NOW + timedelta(seconds=2.5))
     compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
     assert look_up(recipe, "k1", "k2", "k3") == {"k3": "third"}
+
+
+def test_what_is_kept_of_batches_goes_with_the_completions(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    records = layout.batches("r", "s3://b/tasks")
+    for kind in ("keys", "json", "sent.json", "done.json"):
+        storage.write_bytes(f"{records}/name.{kind}", b"{}")
+    later = datetime.now(UTC) + timedelta(days=3)
+    for days, left in ((0, 4), (4, 4), (2, 0)):
+        _compact_journal(layout, "me", later, days)
+        assert len(storage.list_objects(records)) == left
 
 
 def everything(bucket: str) -> dict[str, bytes]:
@@ -163,6 +175,8 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     asked, listed = layout.journal(recipe.recipe_id), layout.journal("list")
     segment(asked, "a", (keys[0], "never published", 1), (keys[1], "kept", 1), ("published-1", "published", 1))
     storage.write_bytes(f"{asked}/recipe.json", recipe.canonical)
+    at_provider = f"{layout.batches(recipe.recipe_id, 's3://b/tasks')}/name.keys"
+    storage.write_bytes(at_provider, join_keys(keys))
     segment(listed, "a", ("one", json.dumps(["another", secret]), 1), ("two", json.dumps([other]), 1))
     storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
     frames.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
@@ -190,6 +204,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
         assert rows is not None
         assert rows.collect()["task"].to_list() == [other]
     assert look_up(asked, *keys) == {keys[1]: "kept"}
+    assert storage.read_bytes(at_provider) == join_keys(keys[1:])
     assert look_up(listed, "one", "two") == {"two": json.dumps([other])}
     assert json.loads(storage.read_bytes(layout.report("r"))) == {"samples": [{"task": other}]}
     assert storage.read_bytes(f"{layout.destination}/tasks/a.jsonl") == json.dumps({"task": other}).encode() + b"\n"

@@ -62,6 +62,7 @@ def test_an_unknown_price_is_no_cost(given: list[str], capsys: pytest.CaptureFix
     priced = [option.replace("openai/x", "openai/gpt-4o-mini") for option in given]
     low, high = ask(capsys, [*priced, "--dry-run"])[1]["cost_usd"]
     assert 0 < low < high
+    assert ask(capsys, [*priced, "--dry-run", "--batch"])[1]["cost_usd"] == pytest.approx([low / 2, high / 2])
     assert main([*given, "--dry-run"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "price unknown" in said

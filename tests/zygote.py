@@ -20,6 +20,7 @@ from flows.servers import ROOT
 
 SHARD_ROWS = 40
 LEASE_SECONDS = 4.0
+BATCH_LINES = 1_000
 
 
 @dataclass
@@ -99,14 +100,17 @@ def serve() -> None:
     import flows.order
     import flows.screen
     import flows.short_text_matching  # noqa: F401
+    import tasks.collect
     import tasks.extract
     import tasks.generate
     import tasks.load
     import tasks.publicise
     import tasks.validate  # noqa: F401
     from tasks import staging
-    from tasks.clients import lease
+    from tasks.clients import batch_sending, lease
+    from tasks.core import batching
 
+    batching.POLL_SECONDS, batching.MOST_LINES, batch_sending.LISTED_SECONDS = (0.1, 0.5), BATCH_LINES, 0.5
     staging.SHARD_ROWS = SHARD_ROWS
     lease.TERM_SECONDS = LEASE_SECONDS
     _say("ready")

@@ -49,7 +49,8 @@ class Collector:
             ModelError: The provider says that it will never answer any.
         """
         desk = self._desk
-        left = set(desk.records.read_keys(batch))
+        wanted = frozenset(desk.records.read_keys(batch))
+        left = set(wanted)
         unknown, cost, fatal = 0, 0.0, ""
         kept: list[dict[str, Any]] = []
         for key, outcome in self._read_results(batch, job):
@@ -69,7 +70,7 @@ class Collector:
                 self._write(kept)
         self._write(kept)
         self._journal.flush()
-        answered = batch.requests - len(left)
+        answered = len(wanted) - len(left)
         desk.records.write_done(
             batch,
             {"status": job.status, "answered": answered, "cost_usd": cost, "unknown": unknown, "problem": job.problem},

@@ -7,7 +7,7 @@ its completions are in the journal; then the others are removed.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class Records:
 
     def write(self, batch: Batch, keys: Sequence[str]) -> bool:
         """Keep a batch that is about to be sent; False where there is one of its name."""
-        storage.write_bytes(self._object(batch.name, "keys"), b"".join(map(bytes.fromhex, keys)))
+        storage.write_bytes(self._object(batch.name, "keys"), join_keys(keys))
         return storage.create_bytes(self._object(batch.name, "json"), batch.to_json())
 
     def write_sent(self, batch: Batch) -> None:
@@ -87,6 +87,24 @@ class Records:
 
     def _object(self, name: str, kind: str) -> str:
         return f"{self.uri}/{name}.{kind}"
+
+
+def forget_keys(uri: str, keys: Collection[str]) -> int:
+    """Take requests out of all batches under `uri`, so that what answers them is not collected; return how many."""
+    forgotten = 0
+    for item in storage.list_objects(uri):
+        if item.uri.endswith(".keys"):
+            known = split_keys(storage.read_bytes(item.uri))
+            kept = [key for key in known if key not in keys]
+            if len(kept) < len(known):
+                storage.write_bytes(item.uri, join_keys(kept))
+            forgotten += len(known) - len(kept)
+    return forgotten
+
+
+def join_keys(keys: Sequence[str]) -> bytes:
+    """Return what a .keys object holds."""
+    return b"".join(map(bytes.fromhex, keys))
 
 
 def split_keys(data: bytes) -> list[str]:

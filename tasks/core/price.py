@@ -12,3 +12,7 @@ class Price(NamedTuple):
     def of(self, input_tokens: float, output_tokens: float) -> float:
         """Return what that many tokens cost."""
         return input_tokens * self.input + output_tokens * self.output
+
+    def times(self, share: float) -> "Price":
+        """Return the price times `share`."""
+        return Price(self.input * share, self.output * share)
