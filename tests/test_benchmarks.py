@@ -1,14 +1,19 @@
 """A smoke of the benchmarks: they run, and their table holds what they measured."""
 
 import os
+import sys
+import time
 from dataclasses import replace
 
 import boto3
+import polars as pl
 import pytest
 
 from flows.servers import serve
+from tasks.core.prompts import build_prompt
 from tests.benchmarks.__main__ import ENVIRONMENT, LINES, format_table, measure_all
 from tests.benchmarks.figures import BUCKET
+from tests.benchmarks.shares import Shares, find_owner
 
 SMALL = {"limit: bare aiohttp, 256 calls in flight, 100 ms", "flow: 256 calls in flight, 100 ms"}
 
@@ -28,3 +33,22 @@ def test_a_limit_and_a_whole_flow_make_a_table(
     cells = [cell.strip() for cell in flow.strip("|").split("|")]
     assert "200" in limit
     assert (cells[1], float(cells[2].replace(",", "")) > 0, float(cells[5]) > 0) == ("200", True, True)
+
+
+def test_cpu_goes_to_the_innermost_frame_that_has_an_owner() -> None:
+    owners: list[str] = []
+
+    def look(text: str) -> str:
+        owners.append(find_owner(sys._getframe(), "any"))
+        return text
+
+    pl.Series(["a"]).map_elements(look, return_dtype=pl.String)
+    assert owners == ["polars"]
+
+
+def test_cpu_is_counted_by_whose_work_it_is() -> None:
+    with Shares() as taken:
+        started = time.process_time()
+        while time.process_time() < started + 0.3:
+            build_prompt("match a question with its answer", "English")
+    assert max(taken.seconds, key=lambda owner: taken.seconds[owner]) == "planning, prompts, parsing and rules"

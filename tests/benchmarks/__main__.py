@@ -1,6 +1,6 @@
 """The whole table of measurements, on servers of its own on this machine.
 
-    python -m tests.benchmarks [--scale 0.1] [--write table.md] [WORD ...]
+    python -m tests.benchmarks [--scale 0.1] [--long] [--write table.md] [WORD ...]
 
 Each line is measured in a process of its own. The share is of bare aiohttp's rows a
 second in the same run, with as many calls in flight. CPU is that of the measured
@@ -38,6 +38,8 @@ ENVIRONMENT = {
     "LITELLM_LOG": "ERROR",
     "HOSTED_VLLM_API_KEY": "benchmark",
 }
+# How many keys a look-up is extrapolated to.
+MANY_KEYS = 100_000_000
 # Read in this order, written under these heads, to so many digits.
 COLUMNS = {
     "rows": ("rows", 0),
@@ -52,12 +54,13 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: what is measured, by which function, and with what."""
+    """One line of the table: what is measured, by which function, and with what; a long one only where asked for."""
 
     text: str
     measure: str
     arguments: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    long: bool = False
 
     def scaled(self, scale: float) -> "Line":
         """Return the same line with fewer rows and keys."""
@@ -80,7 +83,10 @@ LINES = (
     Line("limit: bare aiohttp, 1,024 calls in flight, 100 ms", "calls:bare", _calls(20_000, 1024)),
     Line("flow: 1,024 calls in flight, 100 ms", "runs:flow", _calls(20_000, 1024)),
     Line("flow: 10,000 rows, 0 ms", "runs:flow", _calls(10_000, latency=0)),
+    Line("flow: 50,000 rows, 0 ms", "runs:flow", _calls(50_000, latency=0)),
     Line("flow: 100,000 rows, 0 ms", "runs:flow", _calls(100_000, latency=0)),
+    Line("flow: 1,000,000 rows, 0 ms", "runs:flow", _calls(1_000_000, latency=0), long=True),
+    Line("CPU: whose it is, 100,000 rows, 0 ms", "runs:shares", _calls(100_000, latency=0)),
     Line("memory: the last 150,000 of 200,000 calls", "calls:growth", _calls(200_000, latency=0)),
     Line("memory: extract, 50,000 descriptions", "runs:extract", {"rows": 50_000}),
     Line("memory: extract, 1,000,000 descriptions", "runs:extract", {"rows": 1_000_000}),
@@ -97,9 +103,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only lines that hold one of them")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows and keys that is measured")
+    parser.add_argument("--long", action="store_true", help="the run of 1,000,000 rows, too: about six minutes")
     parser.add_argument("--write", type=Path, help="file for the table, as Markdown")
     given = parser.parse_args(arguments)
-    lines = [line.scaled(given.scale) for line in LINES if _holds(line.text, given.words)]
+    lines = [line.scaled(given.scale) for line in LINES if _holds(line.text, given.words) and given.long >= line.long]
     os.environ.update(ENVIRONMENT)
     with ExitStack() as stack:
         storage = stack.enter_context(serve("moto.server", "-H", "127.0.0.1", "-p", "{port}"))
@@ -155,11 +162,18 @@ def format_table(measured: Iterator[tuple[str, Figures]]) -> str:
     heads = [head for head, _ in COLUMNS.values()]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     notes = []
+    look_ups = {}
     for text, figures in measured:
+        if "keys" in figures:
+            look_ups[figures.pop("keys")] = figures["seconds"]
         cells = [f"{figures[name]:,.{digits}f}" if name in figures else "" for name, (_, digits) in COLUMNS.items()]
         lines.append(f"| {text} | {' | '.join(cells)} |")
         rest = [f"{name} {value:,.0f}" for name, value in figures.items() if name not in COLUMNS]
         notes += [f"{text}: {', '.join(rest)}"] if rest else []
+    if len(look_ups) > 1:
+        (few, first), *_, (many, last) = sorted(look_ups.items())
+        slope = (last - first) / (many - few)
+        notes.append(f"look-up: by that slope {MANY_KEYS:,} keys take {last + slope * (MANY_KEYS - many):,.0f} seconds")
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.benchmarks.calls import take
 from tests.benchmarks.figures import BUCKET, MODEL, Figures, description, peak_mb, source
+from tests.benchmarks.shares import Shares
 
 SEGMENT_ROWS = 1_000_000
 
@@ -24,8 +25,10 @@ def flow(*, provider: str, latency: int, rows: int, concurrency: int, destinatio
     from flows.short_text_matching import generate_short_text_pairs
     from tasks import again, extract, generate, load, publicise, validate  # noqa: F401
     from tasks.clients import llm, storage
+    from tasks.core.detection import detect_pair
 
     llm.check_model(MODEL)
+    detect_pair("German", *["what a detector reads when it loads"] * 2)  # its models are imports, too
     storage.require_bucket(BUCKET)
     take(provider)
     memory, cpu = peak_mb(), time.process_time()
@@ -46,6 +49,17 @@ def flow(*, provider: str, latency: int, rows: int, concurrency: int, destinatio
     if taken["calls"]:
         figures["calls_s"] = taken["calls"] / (taken["last"] - taken["first"])
     return figures
+
+
+def shares(*, provider: str, latency: int, rows: int, concurrency: int) -> Figures:
+    """Run the flow, and say in per cent whose work its CPU was spent on."""
+    with Shares() as taken:
+        figures = flow(provider=provider, latency=latency, rows=rows, concurrency=concurrency)
+    total = sum(taken.seconds.values())
+    most = sorted(taken.seconds, key=lambda owner: taken.seconds[owner], reverse=True)
+    return {"rows": rows, "cpu_ms": figures["cpu_ms"]} | {
+        f"% {name}": 100 * taken.seconds[name] / total for name in most
+    }
 
 
 def warm(*, provider: str, rows: int) -> Figures:
@@ -122,7 +136,7 @@ def look_up(*, provider: str, keys: int, rows: int) -> Figures:
     if found != held.len():
         raise RuntimeError(f"{found} of {held.len()} keys were found")
     counts = {"megabytes": taken.pop("bytes") / 1e6, "LISTs": taken.get("LIST", 0), "GETs": taken.get("GET", 0)}
-    return {"rows": rows, "seconds": seconds, "cpu_ms": 1000 * cpu / rows, "mb": memory, **counts}
+    return {"rows": rows, "keys": keys, "seconds": seconds, "cpu_ms": 1000 * cpu / rows, "mb": memory, **counts}
 
 
 def start(*, provider: str, rows: int) -> Figures:
