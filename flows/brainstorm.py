@@ -15,10 +15,10 @@ from flows import parameters as of
 from flows.order import place_order
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call, name_run, tell
-from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, Category
+from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, BrainstormReport, Category, brainstorm_headline
 from tasks.core.errors import UsageError
 from tasks.core.layout import Layout
-from tasks.core.report import BrainstormReport, RunReport, brainstorm_headline, headline
+from tasks.core.report import RunReport, headline
 from tasks.core.requests import LanguageMix, Plan
 
 # What the main flow takes from here when it is run on the descriptions.

@@ -10,8 +10,8 @@ from flows.order import check_given
 from flows.telling import tell
 from tasks.core.errors import UsageError
 from tasks.core.exports import ExportOrder, ExportReport
-from tasks.core.languages import ALL, resolve_languages
 from tasks.core.layout import check_partition, check_uri
+from tasks.core.naming import ALL, resolve_languages
 from tasks.core.requests import RowFlag
 
 

@@ -9,8 +9,8 @@ from prefect.runtime import flow_run
 
 from flows.allowed import check_allowed, check_api_base
 from tasks.core.errors import UsageError
-from tasks.core.languages import ALL, resolve_languages
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
+from tasks.core.naming import ALL, resolve_languages
 from tasks.core.requests import LanguageMix, Order, Recipe
 
 # The demo's model and bucket; the one is refused without the other.

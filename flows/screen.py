@@ -20,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.core.backfill import BackfillReport, backfill_headline
+from tasks.core.brainstorming import BrainstormReport
 from tasks.core.exports import ExportReport
 from tasks.core.markdown import money, money_per_pairs
-from tasks.core.report import BrainstormReport, RunReport, reason_rows
+from tasks.core.report import RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import progress
 

@@ -17,10 +17,17 @@ from prefect.tasks import exponential_backoff
 
 from tasks.clients import journal, source, storage
 from tasks.clients.attempts import Request
-from tasks.core.brainstorming import LIST_LENGTH, LITTLE_NEW, Brainstorm, ListRequest, request_lists
+from tasks.core.brainstorming import (
+    LIST_LENGTH,
+    LITTLE_NEW,
+    Brainstorm,
+    BrainstormReport,
+    ListRequest,
+    ListRound,
+    request_lists,
+)
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
-from tasks.core.report import BrainstormReport, ListRound
 from tasks.policy import is_transient
 from tasks.progress import progress
 from tasks.session import Model

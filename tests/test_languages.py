@@ -4,7 +4,8 @@ import math
 import pytest
 
 from tasks.core.errors import UsageError
-from tasks.core.languages import LANGUAGES, check_language, find_language, mix_shares, resolve_languages
+from tasks.core.languages import LANGUAGES
+from tasks.core.naming import check_language, find_language, mix_shares, resolve_languages
 
 
 def test_there_are_a_hundred_languages_with_codes_of_their_own() -> None:

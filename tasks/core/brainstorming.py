@@ -1,4 +1,4 @@
-"""Task descriptions out of nothing: the prompt and its spread of settings.
+"""Task descriptions out of nothing: the prompt, its spread of settings, and what came of it.
 
 Recipe: arXiv:2401.00368, brainstorming of short-short matching tasks. The wording
 and the settings are our own.
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
+
+from pydantic import BaseModel
 
 from tasks.core.requests import Order, Recipe, request_keys
 
@@ -104,3 +106,58 @@ def request_lists(wish: Brainstorm, first: int, count: int) -> list[ListRequest]
 
 def _mix(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest())
+
+
+class ListRound(BaseModel):
+    """One round: lists, descriptions in them, and those of these that were good and in no list before."""
+
+    lists: int
+    items: int
+    new: int
+
+
+class BrainstormReport(BaseModel):
+    """One brainstorming.
+
+    total = before + added, at most `wanted`. `stopped` says why it ended: enough,
+    little new (hardly anything in the last round), or most lists. `lists` = cached +
+    paid + failed. Of the `items` in them some were `rejected` (a row may have
+    several `reasons`). Tokens and `cost_usd` (US dollars, null when unknown) are of
+    the calls paid in this run. `uri` holds the new descriptions, `source` all.
+    """
+
+    run_id: str
+    model_name: str
+    category: str
+    seed: int
+    destination: str
+    source: str
+    uri: str
+    rejected_uri: str
+    wanted: int
+    before: int
+    added: int
+    total: int
+    stopped: str
+    lists: int
+    cached: int
+    paid: int
+    failed: int
+    items: int
+    rejected: int
+    reasons: dict[str, int]
+    rounds: list[ListRound]
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    seconds: float
+    samples: list[str]
+
+
+def brainstorm_headline(report: BrainstormReport) -> str:
+    """Say in one sentence how a brainstorming ended."""
+    end = "" if report.stopped == "enough" else f", stopped: {report.stopped}"
+    return (
+        f"{report.total:,} task descriptions of {report.wanted:,} wanted, {report.added:,} of them new, "
+        f"{report.paid:,} calls paid{end}"
+    )

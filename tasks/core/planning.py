@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from tasks.core.columns import REQUESTS, Schema
-from tasks.core.languages import LANGUAGES, find_language, mix_shares
+from tasks.core.languages import LANGUAGES
+from tasks.core.naming import find_language, mix_shares
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, hash_descriptions, normalise_description, request_keys
 

@@ -191,61 +191,6 @@ def without_texts(report: RunReport) -> RunReport:
     return report.model_copy(update={"samples": [], "shortfalls": [], "profile": None})
 
 
-class ListRound(BaseModel):
-    """One round: lists, descriptions in them, and those of these that were good and in no list before."""
-
-    lists: int
-    items: int
-    new: int
-
-
-class BrainstormReport(BaseModel):
-    """One brainstorming.
-
-    total = before + added, at most `wanted`. `stopped` says why it ended: enough,
-    little new (hardly anything in the last round), or most lists. `lists` = cached +
-    paid + failed. Of the `items` in them some were `rejected` (a row may have
-    several `reasons`). Tokens and `cost_usd` (US dollars, null when unknown) are of
-    the calls paid in this run. `uri` holds the new descriptions, `source` all.
-    """
-
-    run_id: str
-    model_name: str
-    category: str
-    seed: int
-    destination: str
-    source: str
-    uri: str
-    rejected_uri: str
-    wanted: int
-    before: int
-    added: int
-    total: int
-    stopped: str
-    lists: int
-    cached: int
-    paid: int
-    failed: int
-    items: int
-    rejected: int
-    reasons: dict[str, int]
-    rounds: list[ListRound]
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-    seconds: float
-    samples: list[str]
-
-
-def brainstorm_headline(report: BrainstormReport) -> str:
-    """Say in one sentence how a brainstorming ended."""
-    end = "" if report.stopped == "enough" else f", stopped: {report.stopped}"
-    return (
-        f"{report.total:,} task descriptions of {report.wanted:,} wanted, {report.added:,} of them new, "
-        f"{report.paid:,} calls paid{end}"
-    )
-
-
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests:
