@@ -1,5 +1,6 @@
 """Upkeep of a destination: smaller, faster to read, and without what is too old or must go."""
 
+import json
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from prefect.cache_policies import NO_CACHE
 from tasks.clients import batch_records, compaction, erasure, journal, publishing, storage, table
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
+from tasks.core.card import make_card
 from tasks.core.columns import TEXTS
+from tasks.core.exports import ExportReport
 from tasks.core.layout import Layout
 from tasks.core.requests import hash_descriptions, normalise_description, possible_keys
 
@@ -86,21 +89,20 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
             if not uri.endswith(".lease"):
                 storage.delete_objects([uri])
         done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
+        done += _forget_in_reports(layout, forgotten)
         exports = set[str]()
-        for part in ("tasks", "exports", "runs"):
+        for part in ("tasks", "exports"):
             for item in _list(f"{layout.destination}/{part}"):
-                if part == "runs" and not item.uri.endswith(".json"):
-                    continue
                 removed = erasure.erase_description(item.uri, forgotten)
-                if part == "runs" and removed:
-                    # The same report for people to read: it cannot be edited, and the figures stay in the JSON.
-                    storage.delete_objects([f"{item.uri.removesuffix('.json')}.{kind}" for kind in ("md", "html")])
                 done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
                 done += [f"{item.uri}: rows erased: {removed:,}"] if removed else []
                 if part == "exports" and removed:
                     exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
+                if removed and item.uri.endswith("/export.json"):
+                    report = ExportReport(**json.loads(storage.read_bytes(item.uri))["report"])
+                    storage.write_bytes(f"{item.uri.removesuffix('export.json')}README.md", make_card(report).encode())
     done += [
-        f"exports/{version}: its card shows figures and examples of before; make a new export and remove this one"
+        f"exports/{version}: its card shows figures of before; make a new export and remove this one"
         for version in sorted(exports)
     ]
     if found.height or exports:
@@ -175,6 +177,19 @@ def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> li
         for file in journal.find_segments(uri):
             rows = erasure.erase_completions(file, keys, description)
             done += [f"{file}: {rows:,} completions erased"] if rows else []
+    return done
+
+
+def _forget_in_reports(layout: Layout, forgotten: erasure.Forgotten) -> list[str]:
+    """Erase it in the reports; those for people to read are removed, and their figures stay in the JSON."""
+    done = []
+    for item in _list(f"{layout.destination}/runs"):
+        if not item.uri.endswith(".json"):
+            if erasure.shows(storage.read_bytes(item.uri), forgotten):
+                storage.delete_objects([item.uri])
+                done.append(f"{item.uri}: removed")
+        elif removed := erasure.erase_description(item.uri, forgotten):
+            done.append(f"{item.uri}: rows erased: {removed:,}")
     return done
 
 

@@ -1,6 +1,8 @@
 """Real parts on loopback, shared by the whole session: S3, a model server, Prefect."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -38,7 +40,7 @@ import boto3  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from flows.servers import serve, start_prefect_api  # noqa: E402
+from flows.servers import ROOT, serve, start_prefect_api  # noqa: E402
 from tests.batch_server import BatchServer  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
 from tests.night import Night  # noqa: E402
@@ -131,6 +133,29 @@ def nights(
 ) -> Callable[[str], Night]:
     """Return what makes a destination of this name, with its source, and runs over them."""
     return lambda name: Night(bucket, name, zygote, model_server, s3_proxy, tmp_path / "state")
+
+
+@pytest.fixture
+def reader(s3_endpoint: str, tmp_path: Path) -> Iterator[tuple[Callable[[str], None], Path]]:
+    """Yield what names the destination that the reader polls, and the file of the states that it saw."""
+    path = tmp_path / "states"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.reader", str(path)],
+        cwd=ROOT,
+        env={**os.environ, "AWS_ENDPOINT_URL": s3_endpoint},
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    write = child.stdin
+
+    def watch(destination: str) -> None:
+        write.write(destination + "\n")
+        write.flush()
+
+    yield watch, path
+    child.kill()
+    child.communicate()
 
 
 @pytest.fixture(scope="session")

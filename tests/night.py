@@ -11,23 +11,33 @@ from typing import Any
 
 import boto3
 import polars as pl
+from aiohttp import web
 
 from tasks.clients import table
-from tests.model_server import ModelServer, answer
+from tasks.core.variations import ask_for_variation
+from tests.model_server import ModelServer, answer, good, read_prompt
 from tests.s3_proxy import S3Proxy
 from tests.zygote import Run, Zygote
 
 DAY = "2026-11-01"
 CONCURRENCY = 8
-# Replies of such descriptions are no pairs: one in ten.
+# One description in ten: the reply to its first sample is no pair, and of its later ones about half are none.
 SPOILED = "spoiled"
+# What the prompts of later samples hold.
+VARIED = ask_for_variation("", "", 1).split("\n")[2]
+
+
+def spoil(request: web.Request, sent: dict[str, Any]) -> web.Response:
+    """Answer to a prompt of such a description, always the same."""
+    prompt = read_prompt(sent)
+    return good(request, sent) if VARIED in prompt and len(prompt) % 2 else answer("no json")(request, sent)
 
 
 @dataclass
 class Night:
     """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder.
 
-    `into` is the destination's name, its own unless given.
+    `into` is the destination's name, its own unless given, and `attempts` the completions a wanted pair.
     """
 
     bucket: str
@@ -38,6 +48,7 @@ class Night:
     state: Path
     day: str = DAY
     into: str = ""
+    attempts: int = 1
 
     @property
     def destination(self) -> str:
@@ -64,7 +75,7 @@ class Night:
         """Make the model server answer anew, and forget what it was asked."""
         self.model_server.forget()
         self.model_server.latency_seconds = latency_seconds
-        self.model_server.script(SPOILED, [answer("no json")])
+        self.model_server.script(SPOILED, [spoil])
 
     def start(
         self, *options: str, environment: Mapping[str, str] | None = None, limits: dict[str, int] | None = None
@@ -72,16 +83,16 @@ class Night:
         """Start a run."""
         given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
         given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
-        # Once each: two equal prompts are a completion that was paid for twice.
-        given += ["--max-attempts-per-pair", "1"]
-        return self.zygote.start([*given, *options], {**self._environment, **(environment or {})}, limits)
+        given += ["--max-attempts-per-pair", str(self.attempts)]
+        return self.zygote.start([*given, *options], {**self.environment, **(environment or {})}, limits)
 
     def start_upkeep(self, *options: str) -> Run:
         """Start an upkeep of the destination."""
-        return self.zygote.start(["maintain", "--destination", self.destination, *options], self._environment)
+        return self.zygote.start(["maintain", "--destination", self.destination, *options], self.environment)
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What a run finds in its environment."""
         return {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state)}
 
     @property
@@ -102,13 +113,23 @@ class Night:
     def rows(self, name: str) -> pl.DataFrame:
         """Return the rows of pairs or rejected."""
         found = table.scan(table.open_table(f"{self.destination}/{name}"))
-        return pl.DataFrame(schema={"task": pl.String, "id": pl.Int64}) if found is None else found.collect()
+        schema = {"task": pl.String, "id": pl.Int64, "sample_index": pl.Int64}
+        return pl.DataFrame(schema=schema) if found is None else found.collect()
 
-    def check_rows(self, rows: int) -> tuple[int, int]:
-        """Return how many of the descriptions 0 to `rows` are lost and how many stand twice, over both tables."""
-        found = Counter([*self.rows("pairs")["id"], *self.rows("rejected")["id"]])
-        return sum(row not in found for row in range(rows)), found.total() - len(found)
+    def check_rows(self, rows: int, attempts: int = 0) -> tuple[int, int]:
+        """Return how many of the descriptions 0 to `rows` are lost, and how many rows stand twice, over both tables.
+
+        Each has its pair, or as many rejected rows as there were `attempts` (this night's unless given).
+        """
+        pairs, rejected = Counter(self.rows("pairs")["id"]), Counter(self.rows("rejected")["id"])
+        lost = sum(not pairs[row] and rejected[row] < (attempts or self.attempts) for row in range(rows))
+        samples = Counter(row for name in ("pairs", "rejected") for row in self.rows(name)["id", "sample_index"].rows())
+        return lost, samples.total() - len(samples) + pairs.total() - len(pairs)
+
+    def count_rows(self) -> int:
+        """Return how many rows both tables have."""
+        return self.rows("pairs").height + self.rows("rejected").height
 
     def paid_twice(self) -> int:
-        """Return how many completions the model server was asked for again."""
+        """Return how many completions the model server was asked for again: each has a prompt of its own."""
         return len(self.model_server.prompts) - len(set(self.model_server.prompts))

@@ -1,5 +1,6 @@
 """Upkeep of a destination: compaction, expiry, and erasing one description."""
 
+import html
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,10 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     redo = night.finish("--on-published", "redo")
     assert (redo["paid"], len(night.model_server.prompts)) == (0, paid)
 
-    (row,) = before["pairs"].filter(pl.col("id") == 31).to_dicts()
+    exported = night.zygote.start(["export", "--destination", night.destination], night.environment)
+    assert exported.wait() == 0, exported.said
+    shown = exported.report["samples"][0]["input"]
+    (row,) = before["pairs"].filter(pl.col("input") == shown).to_dicts()
     words = [str(row[name]) for name in ("task", "input", "positive_document", "description_hash", "request_key")]
     brainstormed = f"{night.destination}/journal/recipe=list"
     segment(brainstormed, "a", ("list", json.dumps(["another", words[0]]), 1))
@@ -141,12 +145,13 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     storage.write_bytes(card, "".join(json.dumps(line) + "\n" for line in lines).encode())
     held = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
     assert {name.split("/")[1] for name in held} >= {"pairs", "journal", "exports"}
+    assert any(name.endswith("/README.md") for name in held), "the card of the export shows the pair"
     assert maintain("--forget", words[0])["done"]
     del words[2]  # kept where another description's pair holds it
     left = {name for name, data in everything(night.bucket).items() if any(word.encode() in data for word in words)}
     assert {name for name in left if not name.startswith("tasks-")} == set()
     assert json.loads(storage.read_bytes(card)) == lines[0]
-    assert sorted(night.rows("pairs")["id"]) == sorted(set(before["pairs"]["id"]) - {31})
+    assert sorted(night.rows("pairs")["id"]) == sorted(set(before["pairs"]["id"]) - {row["id"]})
     assert maintain("--forget", words[0])["done"][:2] == [
         f"{night.destination}/{name}: every version before this one was removed" for name in ("pairs", "rejected")
     ]
@@ -155,7 +160,7 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
 def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: str) -> None:
     layout = Layout(f"{bucket}/out")
     recipe = Recipe(model_name="openai/x")
-    secret, other = "match a käse with its smell", "match a knife with its edge"
+    secret, other = "match a käse & a <b> with its smell", "match a knife with its edge"
     pairs = pl.DataFrame(
         {
             "partition": ["2026-11-01"] * 2,
@@ -182,7 +187,9 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     frames.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
     texts = "".join(json.dumps({"task": text}) + "\n" for text in (secret, other))
     storage.write_bytes(f"{layout.destination}/tasks/a.jsonl", texts.encode())
-    storage.write_bytes(layout.report("r").replace(".json", ".html"), f"<p>{secret}</p>".encode())
+    storage.write_bytes(layout.report_page("r", "html"), f"<p>{html.escape(secret)}</p>".encode())
+    storage.write_bytes(layout.report_page("r", "md"), b"| stinking bishop | German |")
+    storage.write_bytes(layout.report_page("other", "html"), b"<p>match a knife with its edge, German</p>")
     storage.write_bytes(layout.report("r"), json.dumps({"samples": [{"task": secret}, {"task": other}]}).encode())
 
     full = pairs.with_columns(variation=pl.lit(None, pl.String), language=pl.Series(["English", "German"]))
@@ -196,9 +203,11 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     assert any("The source was not touched" in line for line in done)
     assert frames.read_frame(f"{layout.destination}/exports/v1/full/train.parquet").equals(full[1:])
     assert frames.read_frame(f"{layout.destination}/exports/v1/pairs/train.parquet").equals(anchors[1:])
-    words = [secret, json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
+    words = [secret, html.escape(secret), json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]
     left = {(name, word) for name, data in everything(bucket).items() for word in words if word.encode() in data}
     assert left == set()
+    assert storage.find_bytes(layout.report_page("r", "md")) is None, "it shows the pair"
+    assert storage.find_bytes(layout.report_page("other", "html")) is not None
     for uri in (layout.pairs, layout.rejected):
         rows = table.scan(table.open_table(uri))
         assert rows is not None

@@ -1,5 +1,6 @@
 """Erases what belongs to one task description out of files that hold more than that."""
 
+import html
 import json
 import uuid
 from dataclasses import dataclass
@@ -8,7 +9,10 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import frames, storage
+from tasks.core.markdown import escape
 
+# So much of a text is looked for in a page.
+PAGE_CHARACTERS = 60
 _HASH, _KEY = "description_hash", "request_key"
 # What the two texts of a pair are called, in our tables and in each format of an export.
 _PAIR_NAMES = (("input", "positive_document"), ("anchor", "positive"), ("query", "pos"))
@@ -78,6 +82,18 @@ def erase_description(uri: str, forgotten: Forgotten) -> int | None:
             storage.write_bytes(uri, "".join(f"{line}\n" for line in written).encode())
         return removed
     return None if forgotten.description.encode() in data else 0
+
+
+def shows(page: bytes, forgotten: Forgotten) -> bool:
+    """Whether a page of HTML or Markdown shows the description, or both texts of one of its pairs."""
+    text = page.decode()
+
+    def holds(said: Any) -> bool:
+        # Pages cut long texts.
+        start = " ".join(str(said).split())[:PAGE_CHARACTERS]
+        return any(form in text for form in (start, html.escape(start), escape(start)))
+
+    return holds(forgotten.description) or any(all(map(holds, pair)) for pair in forgotten.pairs)
 
 
 def _theirs(frame: pl.DataFrame, forgotten: Forgotten) -> pl.Series:
