@@ -41,6 +41,11 @@ def place_order(
     check_model_fits(recipe.model_name, destination)
     check_api_base(settings["api_base"])
     check_price(recipe.model_name, settings)
+    if flow_run.id:
+        # At the command line, which asks before it starts one, Prefect's server comes up meanwhile.
+        from tasks.clients.llm import check_recipe  # noqa: PLC0415  (takes seconds)
+
+        check_recipe(recipe)
     if settings.get("batch"):
         from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
 

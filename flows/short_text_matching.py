@@ -96,7 +96,7 @@ def generate_short_text_pairs(
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
-        limit: Use only the first descriptions and show a preview, never publish. 0: all, and publish.
+        limit: Use only the first descriptions that are not served, and show a preview, never publish. 0: all, and publish.
     """
     order = place_order(**locals())
 

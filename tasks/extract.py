@@ -21,7 +21,7 @@ from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
 from tasks.core.columns import fit_source_columns
 from tasks.core.errors import PairmillError, RejectedError, StorageError
-from tasks.core.planning import CLAIMED, USED, number_hashes, plan_requests
+from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
 from tasks.core.requests import Order, Plan
 from tasks.policy import is_transient
 from tasks.progress import progress
@@ -102,9 +102,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
     Returns:
         The plan, without its shards, and the samples that are used up (USED).
     """
-    numbers = pl.concat(
-        frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames(order.limit)
-    )
+    numbers = pl.concat(frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames())
     languages = {*order.languages, *found.languages}
     claimed = pl.DataFrame(schema=CLAIMED) if order.limit else find_claimed(order, numbers, languages)
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
@@ -113,9 +111,10 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
     judged = find_judged(pairs, rejected, numbers, served, order)
     descriptions = numbers["number"].n_unique() if found.languages else numbers.height
     del numbers  # the one thing here that grows with the source
-    wanted = already_served = left_to_others = 0
+    wanted = already_served = left_to_others = taken = 0
     used, given_up = [pl.DataFrame(schema=USED)], _GivenUp()
-    for frame in found.frames(order.limit):
+    for frame in _choose(found, served, order):
+        taken += frame.height
         for planned in plan_requests(frame, served, judged, claimed, order):
             requests.append(planned.requests)
             wanted += planned.wanted
@@ -125,7 +124,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
             given_up.add(planned.given_up)
     before = pl.concat(used)
     plan = Plan(
-        descriptions=descriptions,
+        descriptions=taken if order.limit else descriptions,
         blank=found.blank,
         repeated=found.repeated,
         unknown_languages=dict(found.unknown_languages.most_common(UNKNOWN_LANGUAGES)),
@@ -142,6 +141,18 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
         source_changes=find_source_changes([pairs, rejected], order, found.objects),
     )
     return plan, before
+
+
+def _choose(found: Descriptions, served: pl.DataFrame, order: Order) -> Iterator[pl.DataFrame]:
+    """Yield the descriptions that are planned for: all, or of a preview the first ones that are not served."""
+    left = order.limit
+    for frame in found.frames():
+        if not order.limit:
+            yield frame
+        elif left > 0:
+            some = find_lacking(frame, served, order).head(left)
+            left -= some.height
+            yield some
 
 
 def _stage_used(order: Order, used: pl.DataFrame) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.clients.attempts import RESUME, Attempts, Request
+from tasks.clients.attempts import ATTEMPTS, RESUME, Attempts, Request
 from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
 from tasks.clients.calls import ModelClient
 from tasks.clients.outcome import CallFault, Reply
@@ -73,6 +73,24 @@ def test_equal_requests_in_flight_are_asked_once() -> None:
     with ModelClient(Attempts(model, kept, 8)) as client:
         completions = client.complete([Request("one key", "one prompt")] * 5)
     assert (model.calls, len(completions), len(kept.completions)) == (1, 5, 1)
+
+
+UNREACHED = CallFault("transient", "cannot connect", unreached=True)
+
+
+def test_a_server_that_was_never_there_stops_the_run_at_the_first_calls() -> None:
+    model = Model(always(UNREACHED))
+    with pytest.raises(ModelError, match="No call reached the model") as caught:
+        complete(model, Kept(), 100)
+    assert "(cannot connect)" in str(caught.value)
+    assert model.calls <= 16 * ATTEMPTS
+
+
+def test_a_server_that_goes_away_costs_the_rows_that_it_was_asked_for_meanwhile() -> None:
+    model, kept = Model(lambda number: GOOD if number <= 10 else UNREACHED), Kept()
+    with pytest.raises(StoppedError, match=f"{FAILURE_STREAK} calls in a row failed"):
+        complete(model, kept, 100)
+    assert len(kept.completions) == 10
 
 
 def test_a_throttled_call_is_no_attempt() -> None:

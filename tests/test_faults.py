@@ -190,6 +190,16 @@ def test_in_the_middle_of_a_run_it_costs_at_most_the_calls_in_flight(
     tally["faults injected"] += len(model_server.prompts) - good
 
 
+def test_an_address_where_nobody_answers_stops_the_run_at_the_first_calls(dialect: Dialect) -> None:
+    # Nothing listens on the port of the discard service.
+    lane = open_lane(Recipe(model_name=dialect.model_name), f"http://127.0.0.1:9{dialect.path}")
+    with ModelClient(Attempts(lane.call, Kept(), IN_FLIGHT, backoff_seconds=0.01), close_call=lane.close) as model:
+        with pytest.raises(ModelError, match=r"No call reached the model .* Check --api-base"):
+            model.complete([Request(f"p{number}", "p") for number in range(200)])
+        assert ATTEMPTS - 1 <= model.attempts.retried < IN_FLIGHT * ATTEMPTS
+    tally["faults injected"] += ATTEMPTS
+
+
 SAID: dict[str, Callable[[Dialect], Behaviour]] = {
     "Incorrect API key provided": lambda d: d.error(401, "Incorrect API key provided.", "invalid_api_key"),
     "The model `x` does not exist": lambda d: d.error(404, "The model `x` does not exist", "model_not_found"),

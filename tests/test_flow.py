@@ -142,6 +142,11 @@ def test_a_preview_shows_its_rows_and_publishes_nothing(run: Run, bucket: str, m
     whole = run()
     assert (whole["judged"], whole["cached"], whole["paid"]) == (50, 4, 46)
     assert len(model_server.prompts) == 50
+    new = [f"match what came later, the {row}th" for row in range(3)]
+    put(bucket, "tasks/b.jsonl", as_lines([{"task": task} for task in new]))
+    preview = run("--limit", "2")
+    assert (preview["descriptions"], preview["judged"]) == (2, 2)
+    assert [pair["task"] for pair in preview["samples"]] == new[:2], "the first that are not served"
 
 
 def test_a_day_reads_its_own_source_and_says_when_that_has_changed(run: Run, bucket: str) -> None:

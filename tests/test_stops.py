@@ -58,6 +58,19 @@ def test_a_refused_key_or_model_costs_one_call_and_is_one_clear_line(
     assert "What was paid for is kept: run the same command again to go on." in said
 
 
+@pytest.mark.parametrize(
+    ("model_name", "says"),
+    [("nobody/x", "Write provider/model"), ("openai/o3-mini", "does not take a parameter")],
+)
+def test_a_model_that_cannot_be_asked_is_found_before_the_source_is_read(
+    given: list[str], bucket: str, capfd: pytest.CaptureFixture[str], model_name: str, says: str
+) -> None:
+    options = [model_name if one == "openai/x" else one.replace("/tasks", "/nothing-there") for one in given]
+    code, _, said = run([*options, "--temperature", "0.5"], capfd)
+    assert (code, says in said) == (2, True)
+    assert [item.uri for item in storage.list_objects(f"{bucket}/out")] == []
+
+
 SPOILED: dict[str, Behaviour] = {
     "length": answer("{", finish_reason="length"),
     "unparsable": answer("no json"),

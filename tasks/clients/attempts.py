@@ -81,6 +81,7 @@ class Attempts:
         self.budget, self._price, self._find_problem = budget, price, find_problem
         self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
         self._breaker = Breaker()
+        self._reached = False
 
     def stop(self, error: PairmillError) -> None:
         """Let no further attempt begin: each raises `error`; the first stop counts, and calls `on_stop`."""
@@ -131,6 +132,13 @@ class Attempts:
                 case "throttled":
                     tries.throttles, tries.pause = tries.throttles + 1, 0.0
                     self._throttle(place, fault)
+                case "transient" if fault.unreached and not self._reached:
+                    # Nobody was ever there: that is found out fast, and no other request is tried.
+                    tries.failures, tries.pause = tries.failures + 1, random.random() * self._backoff  # noqa: S311
+                    if tries.failures == ATTEMPTS:
+                        raise ModelError(
+                            f"No call reached the model ({fault.message}). Check --api-base and the network. {RESUME}"
+                        ) from None
                 case "transient":
                     tries.failures += 1
                     if tries.failures == ATTEMPTS:
@@ -163,10 +171,12 @@ class Attempts:
                 raise CallFault("transient", message, billed=True) from None
             if self._price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
                 reply = replace(reply, cost_usd=self._price.of(reply.input_tokens, reply.output_tokens))
+            self._reached = True
             cost, headers = reply.cost_usd, reply.headers
             tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
             return reply
         except CallFault as fault:
+            self._reached |= not fault.unreached
             cost, headers = None if fault.billed else 0.0, fault.headers
             raise
         finally:

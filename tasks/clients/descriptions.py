@@ -48,20 +48,17 @@ class Descriptions:
         """Rows whose description stands earlier."""
         return len(self.first) - self.count
 
-    def frames(self, limit: int = 0) -> Iterator[pl.DataFrame]:
-        """Yield the distinct descriptions in order, at most `limit` of them unless it is 0."""
-        at, left = 0, limit or len(self.first)
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield the distinct descriptions in order."""
+        at = 0
         for path in self.files:
             frame = pl.read_parquet(path)
-            frame = frame.filter(self.first.slice(at, frame.height)).head(left)
+            frame = frame.filter(self.first.slice(at, frame.height))
             at += pl.scan_parquet(path).select(pl.len()).collect().item()
-            left -= frame.height
             yield frame.with_columns(
                 pl.lit(None, dtype).alias(name) if name not in frame.columns else pl.col(name).cast(dtype)
                 for name, dtype in self.schema.items()
             ).select("task", "description_hash", "language", *self.schema)
-            if left <= 0:
-                return
 
 
 def list_source(uri: str, destination: str) -> list[storage.StoredObject]:

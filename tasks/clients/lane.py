@@ -105,8 +105,9 @@ class FastCall:
                 content = await _read(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What was never sent is not billed.
-            sent = not isinstance(error, aiohttp.ClientConnectorError)
-            raise CallFault("transient", f"{type(error).__name__}: {str(error)[:300]}", billed=sent) from error
+            unreached = isinstance(error, aiohttp.ClientConnectorError)
+            said = f"{type(error).__name__}: {str(error)[:300]}"
+            raise CallFault("transient", said, billed=not unreached, unreached=unreached) from error
         headers = response.headers
         if response.status >= 300:
             raise self._wire.fault(response.status, headers, content.decode(errors="replace"))

@@ -63,6 +63,22 @@ def call_arguments(recipe: Recipe, api_base: str) -> dict[str, Any]:
     return arguments
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Check what can be known of a model without its key: that its provider is known, and takes the parameters.
+
+    Raises:
+        UsageError: One of the two is not so.
+    """
+    litellm = import_litellm()
+    name, provider = check_model(recipe.model_name)
+    arguments = call_arguments(recipe, "")
+    given = {one: value for one, value in arguments.items() if one not in ("model", "timeout", "max_retries")}
+    try:
+        litellm.utils.get_optional_params(model=name, custom_llm_provider=provider, **given)
+    except litellm.UnsupportedParamsError as error:
+        raise UsageError(classify(error, recipe.model_name).message) from error
+
+
 async def disconnect() -> None:
     """Close litellm's sessions; call it in the loop that made the calls, before it ends."""
     litellm = import_litellm()

@@ -61,7 +61,8 @@ class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
     throttled: wait `retry_after` seconds, does not count as an attempt;
     transient: try again; refused: this request will never be answered, for
     `reason`; fatal: no request will be, `message` says what to set. `billed` says
-    that the provider may have counted the call although its reply did not arrive.
+    that the provider may have counted the call although its reply did not arrive, and
+    `unreached` that nobody took the connection.
     """
 
     kind: Literal["throttled", "transient", "refused", "fatal"]
@@ -70,6 +71,7 @@ class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
     retry_after: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     billed: bool = False
+    unreached: bool = False
 
 
 Call = Callable[[str], Awaitable[Reply]]
@@ -90,6 +92,8 @@ _UNPAID = (
     "credit balance is too low",
 )
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unsupported parameter")
+# Of httpx and aiohttp, below litellm's.
+_UNREACHED = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "ClientConnectorDNSError")
 # What litellm puts before a provider's words, and after them.
 _UNWRAPPED = re.compile(
     r"^(?:(?:litellm\.)?\w+Error: )*(?:\w+(?:Exception|Error) - )?"
@@ -134,8 +138,19 @@ def classify(error: Exception, model_name: str) -> CallFault:
         reasons = (reason for clue, reason in _REFUSED.items() if clue in clues)
         return CallFault("refused", said, reason=next(reasons, "bad_request"))
     # A status of the provider's own comes with headers; else a reply was lost on the way, or is none.
-    billed = not headers or status < 400 or name == "APIConnectionError"
-    return CallFault("transient", said, retry_after=parse_retry_after(headers, time.time()), billed=billed)
+    unreached = _is_unreached(error)
+    billed = not unreached and (not headers or status < 400 or name == "APIConnectionError")
+    retry_after = parse_retry_after(headers, time.time())
+    return CallFault("transient", said, retry_after=retry_after, billed=billed, unreached=unreached)
+
+
+def _is_unreached(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was made of, says that no connection came about."""
+    while error is not None:
+        if type(error).__name__ in _UNREACHED:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _find_sentence(text: str) -> str:

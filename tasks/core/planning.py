@@ -138,6 +138,12 @@ def count_missing(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order
     )
 
 
+def find_lacking(descriptions: pl.DataFrame, served: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Return the descriptions that are not served in each of their languages, in their order."""
+    short = count_missing(descriptions, served, order).filter(pl.col("missing") > 0).select("description_hash")
+    return descriptions.join(short, on="description_hash", how="semi", maintain_order="left")
+
+
 def plan_requests(
     descriptions: pl.DataFrame, served: pl.DataFrame, judged: pl.DataFrame, claimed: pl.DataFrame, order: Order
 ) -> Iterator[Planned]:
