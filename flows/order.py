@@ -8,6 +8,7 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from flows.allowed import check_allowed, check_api_base
+from flows.cluster import check_cluster
 from tasks.core.errors import UsageError
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
 from tasks.core.naming import ALL, resolve_languages
@@ -37,6 +38,7 @@ def place_order(
         UsageError: A parameter is missing or cannot be right.
     """
     check_given({"source": source, "destination": destination, "model_name": settings["model_name"]})
+    check_cluster(batch=bool(settings.get("batch")))
     recipe = Recipe(**{field.name: settings.pop(field.name) for field in fields(Recipe)})
     check_model_fits(recipe.model_name, destination)
     check_api_base(settings["api_base"])

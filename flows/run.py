@@ -150,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(given: list[str]) -> int:
     from cyclopts import App, Parameter  # noqa: PLC0415
 
+    from flows.cluster import SETTING  # noqa: PLC0415
+
     main_command = COMMANDS[""]
     app = App(
         name="python -m flows.run",
@@ -174,6 +176,7 @@ def _dispatch(given: list[str]) -> int:
         output: Literal["text", "json"] = "text",
         check: Annotated[bool, Parameter(negative=())] = False,
         dry_run: Annotated[bool, Parameter(negative=())] = False,
+        dask_scheduler: str = "",
         debug: bool = False,  # noqa: ARG001  (main reads it before this is parsed)
     ) -> int:
         """Launch the flow.
@@ -183,8 +186,12 @@ def _dispatch(given: list[str]) -> int:
             output: json prints the run's report as one JSON object on standard output.
             check: Try source, destination and model (one paid call) and say what works; run nothing.
             dry_run: Say what a run would do and cost; pay for nothing and write nothing.
+            dask_scheduler: Generate on a Dask cluster: its scheduler's address, tcp://host:port, or how many processes
+                to start on this machine. Needs the extra dask.
             debug: Show Prefect's log and whole tracebacks.
         """
+        if dask_scheduler:
+            os.environ[SETTING] = dask_scheduler
         rehearsal = CHECK if check else DRY_RUN if dry_run else None
         flow, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         for command in COMMANDS.values():

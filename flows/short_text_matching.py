@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import parameters as of
+from flows.cluster import StepRunner
 from flows.order import place_order
 from flows.telling import name_run, tell
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import LanguageMix, OnPublished, RowFlag, Shard
-from tasks.window import STEPS_IN_FLIGHT, in_window
+from tasks.window import in_window
 
 
 @flow(
     name="short-text-matching",
     flow_run_name=name_run,
-    task_runner=ThreadPoolTaskRunner(max_workers=2 * STEPS_IN_FLIGHT),  # type: ignore[arg-type]  # Prefect's own type
+    task_runner=StepRunner(),  # type: ignore[arg-type]  # Prefect's own type
     validate_parameters=True,
 )
 @tell(headline)
@@ -96,7 +96,7 @@ def generate_short_text_pairs(
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
-        limit: Use only the first descriptions that are not served, and show a preview, never publish. 0: all, and publish.
+        limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
     """
     order = place_order(**locals())
 
@@ -115,10 +115,11 @@ def generate_short_text_pairs(
         plan = extract_task_descriptions(order)
         with open_model(order, plan) as model:
             shards: Sequence[Shard] = plan.shards
+            at_once = model.steps_in_flight
             while shards:
                 shards = answer_in_batches(shards, order, model)
-                completed = in_window(shards, partial(generate_completions.submit, order=order, model=model))
-                judged += in_window(completed, partial(validate_pairs.submit, order=order))
+                completed = in_window(shards, partial(generate_completions.submit, order=order, model=model), at_once)
+                judged += in_window(completed, partial(validate_pairs.submit, order=order), at_once)
                 shards = ask_again(order, plan, judged)
         report = publish_partition(order, plan, judged)
     show_report(report)

@@ -45,11 +45,12 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     if wanted.height:
         prompts = map(build_prompt, wanted["task"], wanted["language"], wanted["sample_index"])
         completions = model().complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
+        model.keep()
         answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
         rows = pl.concat([rows.filter(~unanswered), answered.select(rows.columns)]).sort("plan_row")
     uri = f"{order.staging}/completions/{shard.number:06}.parquet"
     frames.write_frame(rows, uri)
-    return replace(shard, uri=uri, calls_in_flight=model().limit if wanted.height else 0)
+    return replace(shard, uri=uri, calls_in_flight=model.calls_in_flight if wanted.height else 0)
 
 
 def _is_first(shard: Shard, order: Order, model: Model) -> bool:

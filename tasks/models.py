@@ -35,7 +35,8 @@ def connect(order: Order, expects: Expects) -> Iterator[ModelClient]:
     """
     # First, since a name or key that cannot work leaves nothing behind.
     lane = open_lane(order.recipe, order.api_base)
-    get_run_logger().info("%s lane: %s", lane.name, lane.why)
+    logger = get_run_logger()
+    logger.info("%s lane: %s", lane.name, lane.why)
     with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
         attempts = Attempts(
             lane.call,
@@ -46,10 +47,10 @@ def connect(order: Order, expects: Expects) -> Iterator[ModelClient]:
             price=own_price(order),
             find_problem=_problem_finder(expects),
         )
-        with ModelClient(attempts, close_call=lane.close) as client:
+        with ModelClient(attempts, close_call=lane.close, flush=record.flush) as client:
             progress.paid = lambda: attempts.paid + attempts.failed
             yield client
-        get_run_logger().info("%d calls paid, %d attempts repeated", attempts.paid, attempts.retried)
+        logger.info("%d calls paid, %d attempts repeated", attempts.paid, attempts.retried)
     if record.lost is not None:
         raise record.lost
 

@@ -3,15 +3,21 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
+from tasks.clients.attempts import RESUME
 from tasks.clients.calls import ModelClient
-from tasks.core.errors import StoppedError
+from tasks.core.dealing import Standing
+from tasks.core.errors import PairmillError, StoppedError
 from tasks.core.requests import Order, Plan
 from tasks.models import Expects, connect
+from tasks.processes import count_processes, find_cluster
 from tasks.progress import progress
 from tasks.window import STEPS_IN_FLIGHT
+
+# Without a visit a process stops paying: half a lease's term, so before another run of the source can begin.
+PATIENCE_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,13 @@ class Model:
     """A run's model; it crosses process borders.
 
     Called, it returns this process's one client, opened by the first step that has
-    something to pay for.
+    something to pay for. `processes` of a cluster share the order's concurrency and
+    rates; where it is 0 the run generates in the process that leads it.
     """
 
     order: Order
     expects: Expects
+    processes: int = 0
     token: str = field(default_factory=lambda: uuid4().hex)
 
     def __call__(self) -> ModelClient:
@@ -34,63 +42,174 @@ class Model:
             StorageError: What an earlier process left behind cannot be uploaded.
             StoppedError: The run is over.
         """
-        return _sessions.get(self.token, _OVER).open()
+        return _join(self).open()
+
+    def keep(self) -> None:
+        """Put what was paid for into the bucket where another machine may have to go on with the shard."""
+        if self.processes:
+            self().flush()
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Where the adaptive limit on calls in flight stands, over all processes."""
+        return self().limit * max(1, self.processes)
 
     @property
     def steps_in_flight(self) -> int:
-        """How many generate steps keep it busy."""
-        return STEPS_IN_FLIGHT
+        """How many generate steps keep all processes busy."""
+        return STEPS_IN_FLIGHT * max(1, self.processes)
+
+    @property
+    def share(self) -> Order:
+        """One process's part of the order's concurrency and rates."""
+
+        def part(whole: int) -> int:
+            return max(1, whole // self.processes) if whole and self.processes else whole
+
+        return replace(
+            self.order,
+            concurrency=part(self.order.concurrency),
+            requests_per_minute=part(self.order.requests_per_minute),
+            tokens_per_minute=part(self.order.tokens_per_minute),
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """What one process has done of a run so far, how it stands with its money, and what has stopped it."""
+
+    paid: int = 0
+    failed: int = 0
+    retried: int = 0
+    standing: Standing = field(default_factory=Standing)
+    error: PairmillError | None = None
 
 
 class Session:
     """This process's part in a run: its client, once a step needs it; `stack` closes it."""
 
-    def __init__(self, model: Model | None, stack: ExitStack | None = None) -> None:
+    def __init__(self, model: Model, stack: ExitStack) -> None:
         self._model, self._stack = model, stack
         self._lock = threading.Lock()
         self._client: ModelClient | None = None
+        self._over = threading.Event()
+        self._unvisited = 0
 
     def open(self) -> ModelClient:
         """Return the client; see `Model`."""
         with self._lock:
-            if self._model is None or self._stack is None:
+            if self._over.is_set():
                 raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
             if self._client is None:
-                self._client = self._stack.enter_context(connect(self._model.order, self._model.expects))
+                client = self._stack.enter_context(connect(self._model.share, self._model.expects))
+                if self._model.processes:
+                    client.borrow()
+                    threading.Thread(target=self._watch, name="watch", daemon=True).start()
+                self._client = client
             return self._client
 
     def end(self) -> None:
         """Open nothing any more."""
         with self._lock:
-            self._model = None
+            self._over.set()
+
+    def visit(self, max_cost_usd: float | None, error: PairmillError | None) -> Status:
+        """Take what the leading process sends: the money this one may spend in all, and what stops the run."""
+        self._unvisited = 0
+        client = self._client
+        if client is None:
+            return Status()
+        if max_cost_usd is not None:
+            client.lend(max_cost_usd)
+        if error is not None:
+            client.stop(error)
+        attempts = client.attempts
+        return Status(attempts.paid, attempts.failed, attempts.retried, client.standing, attempts.stopped)
+
+    def leave(self, error: PairmillError) -> Status:
+        """Stop paying, flush and close; `error` of the status says what could not be uploaded."""
+        if self._client is not None:
+            self._client.stop(error)
+        self.end()
+        lost = None
+        try:
+            self._stack.close()
+        except PairmillError as loss:
+            lost = loss
+        return replace(self.visit(None, None), error=lost)
+
+    def _watch(self) -> None:
+        # Seconds are counted, not measured: where this process was held up, so was its visitor.
+        while not self._over.wait(1.0):
+            self._unvisited += 1
+            if self._unvisited > PATIENCE_SECONDS:
+                self.leave(StoppedError(f"The process that leads this run is not heard of any more. {RESUME}"))
 
 
-# Of the runs that are generating in this process, by the token of their models.
-_sessions: dict[str, Session] = {}
-_OVER = Session(None)
+# Of the runs that generate in this process, by the token of their models; None where one is over.
+_sessions: dict[str, Session | None] = {}
+_joining = threading.Lock()
+
+
+def _join(model: Model) -> Session:
+    with _joining:
+        session = _sessions.get(model.token)
+        if session is None:
+            session = Session(model, ExitStack())
+            if not model.processes or model.token in _sessions:
+                session.end()
+            else:
+                _sessions[model.token] = session
+        return session
+
+
+def visit(token: str, max_cost_usd: float | None, error: PairmillError | None) -> Status:
+    """Visit this process's part in a run; see `Session.visit`."""
+    session = _sessions.get(token)
+    return session.visit(max_cost_usd, error) if session else Status()
+
+
+def leave(token: str, error: PairmillError) -> Status:
+    """End this process's part in a run, also where no step has begun here yet; see `Session.leave`."""
+    with _joining:
+        session, _sessions[token] = _sessions.get(token), None
+    return session.leave(error) if session else Status()
 
 
 @contextmanager
 def open_model(order: Order, plan: Plan) -> Iterator[Model]:
-    """Hold the run's model client and journal inside the block.
+    """Hold the run's model clients and journals inside the block, in this process or in those of a cluster.
 
     Where the journal answers the whole plan, they are opened only by the first step
     that has something to pay for. Leaving the block by whatever way stops paying at
-    once and flushes the journal.
+    once and flushes the journals.
 
     Raises:
         UsageError, ModelError: The model's name or key cannot work.
         StorageError: What an earlier process left behind cannot be uploaded.
+        StoppedError: The cluster is gone.
     """
     progress.begin("generate", plan.requests)
     progress.cached = plan.cached
     model = Model(order, _expects(plan))
+    if cluster := find_cluster():
+        from tasks.crew import lead  # noqa: PLC0415  (needs the extra dask)
+
+        with lead(replace(model, processes=count_processes()), cluster) as shared:
+            yield shared
+    else:
+        with _hold(model, now=plan.requests > plan.cached):
+            yield model
+
+
+@contextmanager
+def _hold(model: Model, *, now: bool) -> Iterator[None]:
     with ExitStack() as stack:
         session = _sessions[model.token] = Session(model, stack)
         try:
-            if plan.requests > plan.cached:
+            if now:
                 model()
-            yield model
+            yield
         finally:
             session.end()
             del _sessions[model.token]

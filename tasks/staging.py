@@ -1,6 +1,7 @@
 """Stages requests for the generate step: in shards, with what the journal knows of each."""
 
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 
 import polars as pl
@@ -8,8 +9,11 @@ import polars as pl
 from tasks.clients import frames, journal
 from tasks.core.columns import COMPLETIONS
 from tasks.core.requests import Order, Shard
+from tasks.processes import count_processes
 
 SHARD_ROWS = 5_000
+# Of a cluster each process gets a few shards, so that all end at about the same time.
+LEAST_SHARD_ROWS, SHARDS_A_PROCESS = 500, 4
 
 
 class Scratch:
@@ -61,13 +65,14 @@ def stage_shards(
     journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
     plan = requests.scan()
     known = requests.folder / "known"
-    shard = ((pl.col("plan_row") - requests.first_row) // SHARD_ROWS).alias("shard")
+    size = _shard_rows(requests.rows, count_processes())
+    shard = ((pl.col("plan_row") - requests.first_row) // size).alias("shard")
     journal.look_up(order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")).with_columns(
         shard
     ).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
-    first_rows = range(0, requests.rows, SHARD_ROWS)
+    first_rows = range(0, requests.rows, size)
     for index, first_row in enumerate(first_rows):
-        rows = plan.slice(first_row, SHARD_ROWS).collect()
+        rows = plan.slice(first_row, size).collect()
         files = sorted((known / f"shard={index}").glob("*.parquet"))
         completions = pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
         if files:
@@ -81,3 +86,8 @@ def stage_shards(
         frames.write_frame(staged, uri)
         label = f"{index + 1}/{len(first_rows)}" + (f" of round {round_ + 1}" if round_ else "")
         yield Shard(number + index, uri, round_, staged.height, int(staged["cached"].sum()), label=label)
+
+
+def _shard_rows(rows: int, processes: int) -> int:
+    most = ceil(rows / (SHARDS_A_PROCESS * processes)) if processes else SHARD_ROWS
+    return min(SHARD_ROWS, max(LEAST_SHARD_ROWS, most))

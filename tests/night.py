@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def spoil(request: web.Request, sent: dict[str, Any]) -> web.Response:
 class Night:
     """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder.
 
-    `into` is the destination's name, its own unless given, and `attempts` the completions a wanted pair.
+    `into` is the destination's name, its own unless given, `attempts` the completions a wanted
+    pair, and `more` is put into their environment.
     """
 
     bucket: str
@@ -49,6 +50,7 @@ class Night:
     day: str = DAY
     into: str = ""
     attempts: int = 1
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def destination(self) -> str:
@@ -93,7 +95,7 @@ class Night:
     @property
     def environment(self) -> dict[str, str]:
         """What a run finds in its environment."""
-        return {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state)}
+        return {"AWS_ENDPOINT_URL": self.proxy.url, "PAIRMILL_STATE": str(self.state), **self.more}
 
     @property
     def place(self) -> str:

@@ -9,6 +9,7 @@ from tasks.core.prompts import RESPONSE_SCHEMA
 
 # What a provider puts around a prompt: its chat template and the schema.
 AROUND_PROMPT_TOKENS = 256 + len(str(RESPONSE_SCHEMA))
+NEXT_CALL = "the next call may cost ${:,.4f}, which would exceed"
 
 
 @dataclass
@@ -16,7 +17,9 @@ class Budget:
     """Lets no call start whose worst case would take the run above `max_cost_usd`.
 
     `spent` counts replies at their cost, and at their worst case where a reply
-    was lost on the way or did not say what it took. For use in one event loop.
+    was lost on the way or did not say what it took. `leased` says that more may be
+    lent: then a call waits for it, `short`, however long. `asked` is the most that the
+    latest call could cost. For use in one event loop.
     """
 
     max_cost_usd: float
@@ -25,6 +28,9 @@ class Budget:
     spent: float = 0.0
     reserved: float = 0.0
     in_flight: int = 0
+    leased: bool = False
+    asked: float = 0.0
+    short: bool = False
 
     def __post_init__(self) -> None:
         self._settled = asyncio.Event()
@@ -35,12 +41,14 @@ class Budget:
         Raises:
             StoppedError: Nothing is in flight and the rest is not enough.
         """
-        worst = self.worst(prompt)
+        worst = self.asked = self.worst(prompt)
         while not self.allows(worst):
-            if not self.in_flight:
-                raise self.used_up(f"the next call may cost ${worst:,.4f}, which would exceed")
+            if not self.in_flight and not self.leased:
+                raise self.used_up(NEXT_CALL.format(worst))
+            self.short = True
             self._settled.clear()
             await self._settled.wait()
+        self.short = False
         self.hold(worst)
         return worst
 
@@ -59,6 +67,11 @@ class Budget:
             f"Stopped at ${self.spent:,.4f}: {what} the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid "
             "for is kept: run the same command again to go on with as much money, or with another --max-cost-usd."
         )
+
+    def lend(self, max_cost_usd: float) -> None:
+        """Let calls cost so much in all, or what they may have cost by now where that is more."""
+        self.max_cost_usd = max(max_cost_usd, self.spent + self.reserved)
+        self._settled.set()
 
     def settle(self, reserved: float, cost_usd: float | None) -> None:
         """Put what a call did cost in the place of what was reserved for it; None: the whole of it."""

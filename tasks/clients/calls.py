@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError as FutureCancelledError
 from typing import Any, Self, TypeVar, cast
 
 from tasks.clients.attempts import RESUME, Attempts, Request
+from tasks.core.dealing import Standing
 from tasks.core.errors import PairmillError, StoppedError
 
 STOP_SECONDS = 5.0
@@ -24,12 +25,18 @@ class ModelClient:
     Args:
         attempts: Gives a request its completion.
         close_call: Awaited in the loop that made the calls, before it ends.
+        flush: Puts what was paid for where other machines find it.
     """
 
     def __init__(
-        self, attempts: Attempts, *, close_call: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self,
+        attempts: Attempts,
+        *,
+        close_call: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.attempts = attempts
+        self.flush = flush
         self._close_call = close_call
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._shards: set[asyncio.Task[Any]] = set()
@@ -75,6 +82,32 @@ class ModelClient:
             return future.result()
         except FutureCancelledError:
             raise self.attempts.stopped or StoppedError(f"The run was stopped. {RESUME}") from None
+
+    def borrow(self) -> None:
+        """Spend only what `lend` allows, before the first call."""
+        if self.attempts.budget is not None:
+            self.attempts.budget.leased, self.attempts.budget.max_cost_usd = True, 0.0
+
+    def lend(self, max_cost_usd: float) -> None:
+        """Let its calls cost so much in all, from any thread; see `Budget.lend`."""
+        if self.attempts.budget is not None:
+            self._loop.call_soon_threadsafe(self.attempts.budget.lend, max_cost_usd)
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands with its money."""
+        budget = self.attempts.budget
+        if budget is None:
+            return Standing()
+        return Standing(
+            ceiling=budget.max_cost_usd,
+            spent=budget.spent,
+            reserved=budget.reserved,
+            asked=budget.asked,
+            in_flight=budget.in_flight,
+            short=budget.short,
+            busy=bool(self._shards),
+        )
 
     @property
     def limit(self) -> int:

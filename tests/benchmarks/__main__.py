@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -107,6 +107,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--write", type=Path, help="file for the table, as Markdown")
     given = parser.parse_args(arguments)
     lines = [line.scaled(given.scale) for line in LINES if _holds(line.text, given.words) and given.long >= line.long]
+    with servers() as provider:
+        table = format_table(measure_all(lines, provider))
+    Console().print(table, markup=False, highlight=False, soft_wrap=True)
+    if given.write:
+        given.write.write_text(table + "\n")
+
+
+@contextmanager
+def servers() -> Iterator[str]:
+    """Run what measurements need, storage, model and Prefect, and yield the model's address."""
     os.environ.update(ENVIRONMENT)
     with ExitStack() as stack:
         storage = stack.enter_context(serve("moto.server", "-H", "127.0.0.1", "-p", "{port}"))
@@ -119,10 +129,7 @@ def main(arguments: Sequence[str]) -> None:
         for server in (storage, model, counting, *([api] if api else [])):
             server.wait()
         boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
-        table = format_table(measure_all(lines, model.url))
-    Console().print(table, markup=False, highlight=False, soft_wrap=True)
-    if given.write:
-        given.write.write_text(table + "\n")
+        yield model.url
 
 
 def measure_all(lines: Sequence[Line], provider: str) -> Iterator[tuple[str, Figures]]:

@@ -62,6 +62,16 @@ def shares(*, provider: str, latency: int, rows: int, concurrency: int) -> Figur
     }
 
 
+def scaled(*, provider: str, latency: int, rows: int, concurrency: int, processes: int) -> Figures:
+    """Run the flow in this process (0), or on a cluster of so many; CPU is that of all of them, with their start."""
+    if processes:
+        os.environ["PAIRMILL_DASK_SCHEDULER"] = str(processes)
+    before = os.times()
+    figures = flow(provider=provider, latency=latency, rows=rows, concurrency=concurrency)
+    after = os.times()
+    return figures | {"cpu_ms": 1000 * (sum(after[:4]) - sum(before[:4])) / rows}
+
+
 def warm(*, provider: str, rows: int) -> Figures:
     """Run the flow over requests that are all in the journal, and say how fast generate alone takes them."""
     from prefect.logging import disable_run_logger

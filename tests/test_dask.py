@@ -1,0 +1,163 @@
+"""One run on a cluster of two processes: the same rows, and nothing is paid twice or above the budget."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import distributed
+import pytest
+
+from flows.cluster import StepRunner
+from flows.run import main
+from flows.servers import ROOT
+from tests.kills import kill_at
+from tests.model_server import error
+from tests.night import CONCURRENCY, Night
+from tests.test_stops import COST, PRICE
+
+# A busy machine is no reason to fail.
+pytestmark = pytest.mark.timeout(1200)
+
+ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_endpoint: str, prefect_api: str) -> Iterator["distributed.LocalCluster"]:
+    """Run a scheduler and two processes, as a team would have them beside its runs."""
+    settings = {"host": "127.0.0.1", "dashboard_address": None, "memory_limit": 0, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=6, preload=["tasks.generate"], **settings) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def night(cluster: "distributed.LocalCluster", nights: Callable[[str], Night]) -> Night:
+    """Return a destination with a source, whose runs generate on the cluster."""
+    night = nights("dask")
+    night.put(0, ROWS)
+    night.serve(0.02)
+    night.more = {"PAIRMILL_DASK_SCHEDULER": cluster.scheduler_address}
+    return night
+
+
+def writers(night: Night) -> set[str]:
+    """Return who has written to the journal."""
+    from tasks.clients import storage
+
+    segments = [item.uri for item in storage.list_objects(f"{night.destination}/journal") if "/segments/" in item.uri]
+    return {segment.rpartition("/")[2].rpartition("-")[0] for segment in segments}
+
+
+def test_two_processes_make_the_same_rows_as_one_and_pay_once(night: Night, nights: Callable[[str], Night]) -> None:
+    report = night.finish()
+    assert (report["judged"], report["paid"], report["published"]) == (ROWS, ROWS, True)
+    assert len(writers(night)) == 2, "both have paid"
+    alone = nights("alone")
+    alone.put(0, ROWS)
+    alone.finish()
+    for name in ("pairs", "rejected"):
+        ours, theirs = (one.rows(name).sort("id").drop("run_id", "created_at") for one in (night, alone))
+        assert ours.equals(theirs.select(ours.columns))
+    calls = len(night.model_server.prompts)
+    redone = night.finish("--on-published", "redo")
+    assert (redone["cached"], redone["paid"]) == (ROWS, 0)
+    assert len(night.model_server.prompts) == calls
+
+
+def test_the_budget_holds_over_all_processes_and_is_used_up(night: Night) -> None:
+    run = night.start(*PRICE, "--max-cost-usd", "0.04")
+    assert run.wait() == 1
+    assert "would exceed the $0.0400 of --max-cost-usd" in run.said
+    assert run.said.count("error: ") == 1
+    paid = len(night.model_server.prompts)
+    worst = 0.0075
+    assert (0.04 - 2 * worst) / COST < paid <= 0.04 / COST
+    report = night.finish(*PRICE, "--max-cost-usd", "1")
+    assert (report["cached"], report["paid"]) == (paid, ROWS - paid)
+    assert night.paid_twice() == 0
+
+
+def test_a_refused_key_stops_all_processes_with_one_clear_line(night: Night) -> None:
+    night.model_server.default = error(401)
+    run = night.start()
+    assert run.wait() == 1
+    assert run.said.count("error: ") == 1
+    assert "Set the right API key" in run.said.splitlines()[-1]
+    assert len(night.model_server.prompts) <= 4, "the first call of each process goes alone"
+
+
+@pytest.mark.faults
+def test_a_process_that_is_killed_loses_what_was_in_flight_and_no_more(
+    night: Night, cluster: "distributed.LocalCluster"
+) -> None:
+    with distributed.Client(cluster) as client:
+        pids = list(client.run(os.getpid).values())
+    night.model_server.default = kill_at(40, lambda: os.kill(pids[0], signal.SIGKILL), night.model_server.default)
+    report = night.finish()
+    assert (report["judged"], report["published"]) == (ROWS, True)
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY // 2
+
+
+@pytest.mark.faults
+def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) -> None:
+    run = night.start()
+    night.model_server.default = kill_at(30, lambda: os.kill(run.pid, signal.SIGINT), night.model_server.default)
+    assert run.wait() == 130
+    assert "Stopped by Ctrl-C. What was paid for is kept" in run.said.splitlines()[-1]
+    calls = len(night.model_server.prompts)
+    assert calls < ROWS
+    night.finish()
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY
+
+
+@pytest.mark.faults
+def test_processes_whose_leader_is_killed_stop_paying_by_themselves(night: Night) -> None:
+    # One call in flight each, so that the rest would take a minute.
+    night.model_server.latency_seconds = 1.0
+    run = night.start("--concurrency", "2")
+    while len(night.model_server.prompts) < 4:
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGKILL)
+    calls = -1
+    while calls < len(night.model_server.prompts):
+        calls = len(night.model_server.prompts)
+        time.sleep(10)
+    assert calls < ROWS
+    night.model_server.latency_seconds = 0.0
+    night.finish()
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= 2
+
+
+def test_a_flow_crosses_process_borders_with_its_runner() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(StepRunner())), StepRunner)
+
+
+OPTIONS = ["--source", "s3://b/x", "--destination", "s3://b/y", "--model-name", "openai/x", "--dask-scheduler"]
+WRONG = {
+    "nonsense": "Give the address of a scheduler, tcp://host:port, or how many processes",
+    "0": "Give the address of a scheduler",
+    "tcp://127.0.0.1:9": "No Dask scheduler answers at tcp://127.0.0.1:9",
+}
+
+
+@pytest.mark.parametrize("named", WRONG)
+def test_a_cluster_that_cannot_be_is_refused_at_once(
+    named: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAIRMILL_DASK_SCHEDULER", "")
+    assert main([*OPTIONS, named]) == 2
+    assert WRONG[named] in capfd.readouterr().err
+
+
+def test_without_the_extra_one_line_names_it() -> None:
+    code = "import sys; sys.modules['prefect_dask'] = None; from flows.run import main; sys.exit(main(sys.argv[1:]))"
+    line = [sys.executable, "-c", code, *OPTIONS, "2"]
+    ended = subprocess.run(line, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "needs the extra dask" in ended.stderr
