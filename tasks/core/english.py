@@ -15,8 +15,18 @@ everything made make makes making find finding looking getting using got know kn
 often always never still better best old new good year years work works people near under both another own few
 one two three first last out up off all more most like time day way help house home
 """
-# Frequent ones that other languages have, too.
-_SHARED = "a an of to for in on is by at as or it i can do are was will his her he we be not no"
+# Frequent ones that other languages have, too, or that are seen in them.
+_SHARED = """
+a an of to for in on is by at as or it i can do are was will his her he we be not no people know see back go well right
+life world great man long look part state three high little down left start end place come say tell ask show play run
+move live feel try leave call put mean change point water food school book room money child children family friend city
+town street road car night morning week month today small big large young early late easy hard free open full real sure
+same different next again away around during against within question answer need needs helps used being had has having
+did done going went take takes took may might must if so me us him she just even yes please thank since until per less
+least more enough read write learn buy sell pay price cheap local community public service business company health
+care body head hand eye heart story name number list line group member side form kind white black red blue green low hot
+cold warm quiet safe strong simple short
+"""
 # The least words and the least share of a text that must be of these, one of its own among them.
 _LEAST_WORDS, _LEAST_SHARE = 2, 0.25
 
