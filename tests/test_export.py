@@ -116,6 +116,16 @@ def test_a_duplicate_of_another_day_is_left_out_and_the_earliest_stays(destinati
     assert full.filter(pl.col("partition") == FIRST).height == ROWS
 
 
+def test_a_pair_of_another_day_but_for_one_word_is_left_out_too(destination: str) -> None:
+    one = f"{words('input 7').rsplit(' ', 1)[0]} another"
+    near = {"input": [one, "a b c d"], "positive_document": [words("positive 7"), words("positive 8")]}
+    add(destination, rows("2026-01-03", range(2 * ROWS, 2 * ROWS + 2), **near))
+    report = export(destination, test_share=0.0, validation_share=0.0)
+    assert report.left_out == {"duplicate": 10, "near_duplicate": 1}
+    anchors = read(report, "pairs")["anchor"].to_list()
+    assert (words("input 7") in anchors, one in anchors, "a b c d" in anchors) == (True, False, True)
+
+
 def test_no_description_is_in_two_splits_and_none_ever_moves(destination: str) -> None:
     before = read(export(destination), "full")
     add(destination, rows("2026-01-03", range(2 * ROWS, 3 * ROWS)))
