@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from flows.order import STAND_IN
+from flows.stand_in_batches import Batches
 from tasks.core.brainstorming import TEMPLATE as LIST_TEMPLATE
 from tasks.core.languages import LANGUAGES
 from tasks.core.prompts import TEMPLATE
@@ -66,17 +67,20 @@ class StandIn:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one chat completion as OpenAI's API would."""
         sent = await request.json()
+        status, body = self.answer(sent)
+        await asyncio.sleep(LATENCY_SECONDS)
+        return web.json_response(body, status=status, headers={"Retry-After": "1"} if status == 429 else {})
+
+    def answer(self, sent: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body of one chat completion."""
         prompt = str(sent["messages"][0]["content"])
         self.arrivals += 1
         spoiled = SPOILED.get(self.arrivals, "")
-        await asyncio.sleep(LATENCY_SECONDS)
         if spoiled == "overloaded":
-            return web.json_response({"error": {"message": "the stand-in is overloaded on purpose"}}, status=503)
+            return 503, {"error": {"message": "the stand-in is overloaded on purpose"}}
         if spoiled == "throttled":
-            return web.json_response(
-                {"error": {"message": "the stand-in is throttled on purpose"}}, status=429, headers={"Retry-After": "1"}
-            )
-        return web.json_response(self._completion(prompt, spoiled))
+            return 429, {"error": {"message": "the stand-in is throttled on purpose"}}
+        return 200, self._completion(prompt, spoiled)
 
     def _completion(self, prompt: str, spoiled: str) -> dict[str, Any]:
         wanted = _LIST_PROMPT.match(prompt)
@@ -136,8 +140,9 @@ def _spoil_text(text: str, kind: str) -> tuple[str, str]:
 
 def make_app() -> web.Application:
     """Return the server's application."""
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", StandIn(load_samples()).handle)
+    app, stand_in = web.Application(client_max_size=1 << 28), StandIn(load_samples())
+    app.router.add_post("/v1/chat/completions", stand_in.handle)
+    Batches(stand_in.answer).add_routes(app.router)
     return app
 
 

@@ -13,7 +13,7 @@ SAYS = {
     "wait": "Waiting for another run of this source to end",
     "brainstorm": "Brainstorming task descriptions",
     "extract": "Reading task descriptions",
-    "batch": "Waiting for the provider's batches, {open} of them",
+    "batch": "Waiting for the provider's batches ({open} open)",
     "generate": "Generating pairs",
     "load": "Publishing",
     "report": "Writing the report",

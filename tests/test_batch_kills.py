@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from tests.batch_server import BatchServer, Fate
+from tests.batch_server import NEVER, BatchServer, Fate
 from tests.model_server import reset
 from tests.night import Night
 from tests.s3_proxy import Action, S3Proxy
@@ -110,6 +111,28 @@ def test_five_thousand_requests_killed_twice_are_sent_once_and_rows_are_those_of
         assert rows[0].height == ROWS * (9 if name == "pairs" else 1) // 10
         assert rows[0].equals(rows[1])
     assert batch_server.files == {}, "nothing is left at the provider"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_waits_leaves_at_once_says_how_to_go_on_and_its_batch_is_collected_later(
+    stop: signal.Signals, nights: Callable[[str], Night], batch_server: BatchServer
+) -> None:
+    night = nights("out")
+    night.put(0, FEW_ROWS)
+    serve(night, batch_server, [NEVER])
+    run = night.start("--batch")
+    while not any(job.looks for job in batch_server.jobs.values()):
+        time.sleep(0.05)
+    asked = time.monotonic()
+    os.kill(run.pid, stop)
+    assert run.wait() == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
+    # A second on a machine that does nothing else.
+    assert time.monotonic() - asked < 30
+    assert "run the same command again to go on. Its batches go on at the provider" in run.said
+    for job in batch_server.jobs.values():
+        job.fate = Fate()
+    assert night.finish("--batch")["batched"] == FEW_ROWS
+    assert (len(batch_server.jobs), batch_server.prompts, night.check_rows(FEW_ROWS)) == (1, [], (0, 0))
 
 
 def test_a_run_killed_at_any_moment_of_a_batch_sends_nothing_twice(

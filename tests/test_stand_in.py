@@ -1,11 +1,13 @@
 import asyncio
+import json
 from typing import Any
 
 import polars as pl
 import pytest
+from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
-from flows import stand_in
+from flows import stand_in, stand_in_batches
 from flows.order import STAND_IN
 from flows.stand_in import SPOILED, load_samples, make_app
 from tasks.core.languages import LANGUAGES
@@ -32,6 +34,7 @@ def ask(count: int, description: str = DESCRIPTION, language: str = "English") -
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stand_in, "LATENCY_SECONDS", 0.0)
+    monkeypatch.setattr(stand_in_batches, "BATCH_SECONDS", 0.0)
 
 
 def text_of(body: dict[str, Any]) -> str:
@@ -102,3 +105,34 @@ def test_a_few_replies_are_spoiled_by_their_order_of_arrival() -> None:
         "refusal": ["unparsable"],
         "overlap": ["stop"],
     }
+
+
+def test_a_batch_answers_each_line_as_a_call_and_is_gone_when_its_files_are() -> None:
+    body = {"model": STAND_IN, "messages": [{"role": "user", "content": build_prompt(DESCRIPTION, "English")}]}
+    lines = [json.dumps({"custom_id": str(number), "body": body}) for number in range(5)]
+
+    async def batch() -> tuple[dict[str, Any], list[str]]:
+        async with TestClient(TestServer(make_app())) as client:
+            form = FormData({"purpose": "batch"})
+            form.add_field("file", "\n".join(lines).encode(), filename="x.jsonl")
+            file = (await (await client.post("/v1/files", data=form)).json())["id"]
+            begun = await (
+                await client.post("/v1/batches", json={"input_file_id": file, "metadata": {"a": "b"}})
+            ).json()
+            (listed,) = (await (await client.get("/v1/batches")).json())["data"]
+            assert (listed["id"], listed["metadata"]) == (begun["id"], {"a": "b"})
+            ended = await (await client.get(f"/v1/batches/{begun['id']}")).json()
+            results = [
+                await (await client.get(f"/v1/files/{ended[kind]}/content")).text()
+                for kind in ("output_file_id", "error_file_id")
+            ]
+            await client.delete(f"/v1/files/{file}")
+            assert (await client.get(f"/v1/files/{file}/content")).status == 404
+            return ended, results
+
+    ended, (good, bad) = asyncio.run(batch())
+    assert (ended["status"], ended["request_counts"]) == ("completed", {"total": 5, "completed": 4, "failed": 1})
+    answered = [json.loads(line) for line in (good + bad).splitlines()]
+    assert sorted(one["custom_id"] for one in answered) == ["0", "1", "2", "3", "4"]
+    assert {one["response"]["status_code"] for one in answered} == {200, 503}
+    assert parse_pair(text_of(answered[0]["response"]["body"])).input

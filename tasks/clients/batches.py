@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tasks.clients.concealment import conceal
 from tasks.clients.llm import check_key, check_model, import_litellm
 from tasks.clients.outcome import CallFault, classify
 from tasks.core.batching import PROVIDERS, Job
@@ -122,7 +123,9 @@ class BatchApi:
             return function(**arguments, **self._given)
         except Exception as error:  # litellm raises classes of its own, openai's and httpx's
             if creates and getattr(error, "status_code", None) in _NO_SUCH_API:
-                raise CallFault("fatal", f"{self._model_name}: its provider has no batch API ({error})") from error
+                here = self._given.get("api_base", "its own address")
+                message = f"{self._model_name}: its provider has no batch API at {here}. Leave --batch out"
+                raise CallFault("fatal", message) from error
             raise classify(error, self._model_name) from error
 
 
@@ -150,7 +153,7 @@ def _read_job(batch: Any) -> Job:
         input_file=batch.input_file_id or "",
         output_file=batch.output_file_id or "",
         error_file=batch.error_file_id or "",
-        problem="; ".join(f"{error.code}: {error.message}"[:300] for error in errors[:3]),
+        problem=conceal("; ".join(f"{error.code}: {error.message}"[:300] for error in errors[:3])),
     )
 
 
