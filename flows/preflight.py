@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.text import Text
 from tasks.core.errors import PairmillError
 from tasks.core.estimate import Estimate
 from tasks.core.markdown import money
+
+if TYPE_CHECKING:
+    from tasks.core.requests import Order
 
 CALL_SECONDS = 120.0
 # A description that no source holds: the answer to it is thrown away.
@@ -45,10 +48,15 @@ def check(**parameters: Any) -> Check:
         UsageError: A parameter is missing or cannot be right.
     """
     from flows.order import place_order  # noqa: PLC0415  (not for --help)
-    from tasks.clients import storage  # noqa: PLC0415
+
+    return try_parts(place_order(**parameters))
+
+
+def try_parts(order: "Order", *, without: str = "") -> Check:
+    """Try all that the run of `order` needs, but for the part that is not needed."""
+    from tasks.clients import storage  # noqa: PLC0415  (not for --help)
     from tasks.clients.descriptions import list_source  # noqa: PLC0415
 
-    order = place_order(**parameters)
     # Where only runs in flight have objects, so that nobody takes it for data.
     uri = f"{order.destination}/staging/check-{uuid.uuid4().hex}"
 
@@ -78,7 +86,7 @@ def check(**parameters: Any) -> Check:
         return asyncio.run(_call(order))
 
     parts = {"source": read, "write": write, "conditional write": write_once, "delete": delete, "model": call}
-    tried = [_try(name, part) for name, part in parts.items()]
+    tried = [_try(name, part) for name, part in parts.items() if name != without]
     return Check(ok=all(part.ok for part in tried), parts=tried)
 
 
@@ -93,7 +101,7 @@ def _fail(message: str) -> str:
     raise PairmillError(message)
 
 
-async def _call(order: Any) -> str:
+async def _call(order: "Order") -> str:
     from tasks.clients.lane import open_lane  # noqa: PLC0415
     from tasks.clients.outcome import CallFault  # noqa: PLC0415
     from tasks.core.parsing import parse_pair  # noqa: PLC0415
@@ -156,7 +164,7 @@ def show_estimate(found: Estimate) -> None:
         "blank": found.blank,
     }
     again = found.calls_most - found.calls
-    cost = "price unknown" if found.cost_usd is None else _range(found.cost_usd, money)
+    cost = show_cost(found.cost_usd)
     rows = [
         (
             "task descriptions",
@@ -165,8 +173,8 @@ def show_estimate(found: Estimate) -> None:
         ),
         ("requests", f"{found.requests:,}", f"{found.cached:,} of them in the journal"),
         ("calls to pay", f"{found.calls:,}", f"at most {again:,} more for what validation rejects" if again else ""),
-        ("tokens in", _range(found.input_tokens), f"from {found.tokens_from}" if found.calls else ""),
-        ("tokens out", _range(found.output_tokens), ""),
+        ("tokens in", show_range(found.input_tokens), f"from {found.tokens_from}" if found.calls else ""),
+        ("tokens out", show_range(found.output_tokens), ""),
         ("cost", cost, f"price from {found.price_from}" if found.cost_usd is not None else ""),
     ]
     for name, value, remark in rows:
@@ -194,6 +202,12 @@ def _notes(found: Estimate) -> list[str]:
     return notes
 
 
-def _range(between: tuple[float, float], write: Callable[[float], str] = "{:,.0f}".format) -> str:
+def show_cost(between: tuple[float, float] | None) -> str:
+    """Return a range of US dollars as text."""
+    return "price unknown" if between is None else show_range(between, money)
+
+
+def show_range(between: tuple[float, float], write: Callable[[float], str] = "{:,.0f}".format) -> str:
+    """Return a range as text, one number where both ends are equal."""
     low, high = map(write, between)
     return low if low == high else f"{low} to {high}"

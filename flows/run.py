@@ -42,31 +42,38 @@ class Command:
     """One flow of the command line; each place is module:name, imported when it is needed.
 
     `check` takes the flow's parameters and refuses what cannot be right before
-    Prefect starts; `show` prints the flow's result for a person.
+    Prefect starts; `show` prints the flow's result for a person. `rehearsal` is the module of what
+    --check and --dry-run do in the flow's place, empty where they have no meaning.
     """
 
     flow: str
     check: str
     show: str
     help: str = ""
+    rehearsal: str = ""
 
 
 # By the sub-command's name; the main flow has none.
 COMMANDS = {
     "": Command(
-        "flows.short_text_matching:generate_short_text_pairs", "flows.order:place_order", "flows.screen:show_summary"
+        "flows.short_text_matching:generate_short_text_pairs",
+        "flows.order:place_order",
+        "flows.screen:show_summary",
+        rehearsal="flows.preflight",
     ),
     "brainstorm": Command(
         "flows.brainstorm:brainstorm",
         "flows.brainstorm:place_brainstorm",
         "flows.screen:show_brainstorm",
         help="Brainstorm task descriptions, out of nothing.",
+        rehearsal="flows.preflight_lists",
     ),
     "backfill": Command(
         "flows.backfill:backfill",
         "flows.backfill:check_backfill",
         "flows.screen:show_backfill",
         help="Generate pairs for every day of a range.",
+        rehearsal="flows.preflight_days",
     ),
     "maintain": Command(
         "flows.maintain:maintain",
@@ -85,7 +92,7 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What an option of the command line does in place of the main flow, with its parameters.
+    """What an option of the command line does in place of a flow, with its parameters: two functions of a module.
 
     `step` is what the display says meanwhile.
     """
@@ -95,8 +102,8 @@ class Rehearsal:
     step: str
 
 
-CHECK = Rehearsal("flows.preflight:check", "flows.preflight:show_check", "check")
-DRY_RUN = Rehearsal("flows.preflight:dry_run", "flows.preflight:show_estimate", "extract")
+CHECK = Rehearsal("check", "show_check", "check")
+DRY_RUN = Rehearsal("dry_run", "show_estimate", "extract")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,8 +191,8 @@ def _dispatch(given: list[str]) -> int:
         Args:
             *tokens: The flow's own options.
             output: json prints the run's report as one JSON object on standard output.
-            check: Try source, destination and model (one paid call) and say what works; run nothing.
-            dry_run: Say what a run would do and cost; pay for nothing and write nothing.
+            check: Of what pays: try source, destination and model (one paid call) and say what works; run nothing.
+            dry_run: Of what pays: say what it would do and cost; pay for nothing and write nothing.
             dask_scheduler: Generate on a Dask cluster: its scheduler's address, tcp://host:port, or how many processes
                 to start on this machine. Needs the extra dask.
             debug: Show Prefect's log and whole tracebacks.
@@ -219,8 +226,8 @@ def _run(
     from flows.telling import call  # noqa: PLC0415
     from tasks.core.errors import UsageError  # noqa: PLC0415
 
-    if rehearsal and command is not COMMANDS[""]:
-        raise UsageError("--check and --dry-run are for the main command, without a sub-command.")
+    if rehearsal and not command.rehearsal:
+        raise UsageError("--check and --dry-run are for what pays: the main command, brainstorm and backfill.")
     signature = inspect.signature(flow)
     needed = [name for name in NEEDED if name in signature.parameters]
     named = [name for name in needed if parameters.get(name)]
@@ -229,7 +236,7 @@ def _run(
         raise UsageError(
             f"Missing: {', '.join(missing)}. Name all that is needed for a real run, or nothing for the demo."
         )
-    act = _find(rehearsal.act) if rehearsal else partial(call, flow)
+    act = _find(f"{command.rehearsal}:{rehearsal.act}") if rehearsal else partial(call, flow)
     step = rehearsal.step if rehearsal else "start"
     if not named:
         say(DEMO_LINE)
@@ -249,7 +256,7 @@ def _run(
     if output == "json":
         sys.stdout.write(report.model_dump_json() + "\n")
     else:
-        _find(rehearsal.show if rehearsal else command.show)(report)
+        _find(f"{command.rehearsal}:{rehearsal.show}" if rehearsal else command.show)(report)
     if rehearsal:
         return PUBLISHED if report.ok else FAILED
     problem: str = getattr(report, "problem", "")

@@ -74,7 +74,7 @@ def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport
     progress.begin("brainstorm", max(0, wish.wanted))
     storage.require_bucket(order.destination)
     linter = Linter()
-    found = _Found(linter.remember(_read_known(order.source, order.run_id)))
+    found = _Found(linter.remember(read_known(order.source, order.run_id)))
     _ask(wish, model, linter, found)
     uri = f"{order.source}/{found.before:09}-{order.run_id}.jsonl"
     for name, rows in ((uri, found.kept), (order.layout.rejected_tasks(order.run_id), found.rejected)):
@@ -86,8 +86,13 @@ def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport
     return report
 
 
+def most_lists(wish: Brainstorm) -> int:
+    """Return how many lists are asked for at most."""
+    return 3 * ceil(wish.wanted / LIST_LENGTH)
+
+
 def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
-    most = 3 * ceil(wish.wanted / LIST_LENGTH)
+    most = most_lists(wish)
     # Knows only these lists: what is new among them is the same whatever the bucket holds by now.
     sequence = Linter()
     while (missing := wish.wanted - found.before - len(found.kept)) > 0:
@@ -147,7 +152,7 @@ def _read(completion: dict[str, Any], linter: Linter, sequence: Linter) -> Itera
         yield text or "", ["truncated" if completion["finish_reason"] == "length" else "not_a_list"], False
 
 
-def _read_known(uri: str, run_id: str) -> Iterator[str]:
+def read_known(uri: str, run_id: str) -> Iterator[str]:
     """Yield the descriptions under `uri`, without those that an attempt of this run has written."""
     with TemporaryDirectory(prefix="pairmill-") as folder:
         local = Path(folder) / "object"

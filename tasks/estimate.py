@@ -1,15 +1,19 @@
 """What a run would do and cost, found out as a run would, but for paying and writing."""
 
 import tempfile
+from math import ceil
 from pathlib import Path
 
 import polars as pl
 
+from tasks.brainstorm import most_lists, read_known
 from tasks.clients import frames, journal, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
-from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, TokensPerCall, estimate
+from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, request_lists
+from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, ListEstimate, TokensPerCall, estimate
+from tasks.core.linting import Linter
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
 from tasks.extract import plan_into
@@ -18,6 +22,7 @@ from tasks.progress import progress
 from tasks.staging import Scratch
 
 SAMPLED_PROMPTS = 200
+_KEYS = {"request_key": pl.String}
 # What is likely: the range that four fifths of the calls so far lie in.
 LIKELY = (0.1, 0.9)
 
@@ -56,9 +61,57 @@ def _estimate(order: Order) -> Estimate:
 def _count_cached(order: Order, requests: Scratch) -> int:
     if not requests.rows:
         return 0
-    keys = requests.scan().select("request_key")
-    known = journal.look_up(order.layout.journal(order.recipe.recipe_id), keys)
-    return int(known.select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
+    return count_known(order, requests.scan().select("request_key"))
+
+
+def count_known(order: Order, keys: pl.LazyFrame) -> int:
+    """Count the requests that the journal answers, or what a killed run has left on this machine."""
+    uri = order.layout.journal(order.recipe.recipe_id)
+    local = journal.local_keys(journal.local_folder() / "journal", uri).to_frame()
+    known = [journal.look_up(uri, keys).select("request_key"), keys.join(local.lazy(), on="request_key", how="semi")]
+    return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
+
+
+def estimate_lists(wish: Brainstorm) -> ListEstimate:
+    """Say what a brainstorming would do and cost; pays for nothing and writes nothing.
+
+    Raises:
+        StorageError: Bucket, credentials or endpoint.
+    """
+    order, own = wish.order, own_price(wish.order)
+    progress.begin("brainstorm")
+    with storage_errors(order.destination):
+        storage.require_bucket(order.destination)
+        before = Linter().remember(read_known(order.source, order.run_id))
+        missing = max(0, wish.wanted - before)
+        fewest, most = ceil(missing / LIST_LENGTH), most_lists(wish) if missing else 0
+        requests = request_lists(wish, 0, most)
+        known = [
+            count_known(order, pl.LazyFrame({"request_key": [one.key for one in requests[:count]]}, schema=_KEYS))
+            for count in (fewest, most)
+        ]
+    calls = max(0, fewest - known[0]), most - known[1]
+    counted = llm.count_tokens(order.recipe.model_name, [one.prompt for one in requests]) or [0]
+    given = sum(counted) / len(counted)
+    tokens = [
+        (round(count * given), round(count * made))
+        for count, made in zip(calls, (LIST_LENGTH * FEWEST_TOKENS / 2, order.recipe.max_tokens), strict=True)
+    ]
+    price = own or llm.find_price(order.recipe.model_name)
+    return ListEstimate(
+        destination=order.destination,
+        source=order.source,
+        model_name=order.recipe.model_name,
+        wanted=wish.wanted,
+        before=before,
+        lists=(fewest, most),
+        cached=known[1],
+        calls=calls,
+        input_tokens=(tokens[0][0], tokens[1][0]),
+        output_tokens=(tokens[0][1], tokens[1][1]),
+        cost_usd=(price.of(*tokens[0]), price.of(*tokens[1])) if price else None,
+        max_cost_usd=order.max_cost_usd,
+    )
 
 
 def _learn_tokens(order: Order) -> TokensPerCall | None:

@@ -6,7 +6,8 @@ import boto3
 import pytest
 
 from flows.run import main
-from tasks.clients.journal import Journal
+from tasks.clients import storage
+from tasks.clients.journal import Journal, local_folder
 from tasks.core.columns import COMPLETIONS
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
@@ -86,6 +87,27 @@ def test_what_the_journal_holds_is_not_paid_and_tells_the_tokens_of_the_rest(
     assert "10 completions of this model in the journal" in found["tokens_from"]
 
 
+def test_what_a_killed_run_left_on_this_machine_is_not_paid_and_stays_there(
+    given: list[str], bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(model_name="openai/x")
+    (key,) = request_keys(recipe, [build_prompt(TASKS[3], "English")], [0])
+    left = local_folder() / "journal" / "dead-000001.jsonl"
+    left.parent.mkdir(exist_ok=True)
+    row = dict.fromkeys(COMPLETIONS) | {"request_key": key, "completed_at": "2026-01-01T00:00:00+00:00"}
+    left.write_text("".join(json.dumps(line) + "\n" for line in (_header(bucket, recipe), row)))
+    try:
+        _, found = ask(capsys, [*given, "--dry-run"])
+        assert (found["cached"], found["calls"]) == (1, ROWS - 1)
+        assert (left.exists(), keys_of(bucket)) == (True, {"tasks/a.jsonl"})
+    finally:
+        left.unlink()
+
+
+def _header(bucket: str, recipe: Recipe) -> dict[str, str]:
+    return {"journal": Layout(f"{bucket}/out").journal(recipe.recipe_id)}
+
+
 def test_a_check_tries_every_part_and_leaves_nothing_behind(
     given: list[str], bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +168,53 @@ def test_a_price_that_cannot_be_right_is_refused(
     assert model_server.prompts == []
 
 
-def test_only_the_main_command_is_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["backfill", "--dry-run", "--start-date", "2026-01-01", "--end-date", "2026-01-02"]) == 2
-    assert "are for the main command" in capsys.readouterr().err
+def test_only_what_pays_is_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["maintain", "--dry-run"]) == 2
+    assert "are for what pays" in capsys.readouterr().err
+
+
+DAYS = ["--start-date", "2026-01-01", "--end-date", "2026-01-03"]
+
+
+def test_a_dry_run_of_a_backfill_adds_its_days_up(
+    given: list[str], bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day, rows in (("2026-01-01", 3), ("2026-01-02", 4)):
+        lines = "\n".join(json.dumps({"task": f"match what came on {day}, number {row}"}) for row in range(rows))
+        storage.write_bytes(f"{bucket}/days/{day}/a.jsonl", lines.encode())
+    daily = [f"{bucket}/days/{{partition}}" if one.endswith("/tasks") else one for one in given]
+    before = keys_of(bucket)
+    code, found = ask(capsys, ["backfill", *daily, *DAYS, *OWN_PRICE, "--dry-run"])
+    assert (code, found["requests"], found["calls"], found["calls_most"]) == (1, 7, 7, 21)
+    assert found["cost_usd"] == [sum(day["cost_usd"][end] for day in found["days"]) for end in (0, 1)]
+    assert list(found["problems"]) == ["2026-01-03"], "a day without a source cannot run"
+    assert (model_server.prompts, keys_of(bucket)) == ([], before)
+
+
+def test_a_dry_run_of_a_backfill_over_one_source_pays_for_it_once(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = ask(capsys, ["backfill", *given, *DAYS, "--dry-run"])
+    assert (code, found["calls"], found["cost_usd"]) == (0, ROWS, None)
+    assert main(["backfill", *given, *DAYS, "--dry-run"]) == 0
+    assert f"{ROWS} calls to pay" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_brainstorming_counts_its_lists(
+    given: list[str], bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["brainstorm", *given[2:], "--descriptions", "90", *OWN_PRICE, "--dry-run"]
+    code, found = ask(capsys, [one.replace("/out", "") for one in options])
+    assert (code, found["wanted"], found["before"], found["lists"]) == (0, 90, ROWS, [3, 15])
+    assert found["calls"] == [3, 15]
+    assert 0 < found["cost_usd"][0] < found["cost_usd"][1] < 15 * (1000 * 1e-6 + 4096 * 1e-5)
+    assert (model_server.prompts, keys_of(bucket)) == ([], {"tasks/a.jsonl"})
+
+
+@pytest.mark.parametrize(("command", "parts"), [("backfill", 5), ("brainstorm", 4)])
+def test_what_else_pays_is_checked_part_by_part(
+    given: list[str], model_server: ModelServer, capsys: pytest.CaptureFixture[str], command: str, parts: int
+) -> None:
+    options = [*given, *DAYS] if command == "backfill" else given[2:]
+    code, found = ask(capsys, [command, *options, "--check"])
+    assert (code, found["ok"], len(found["parts"]), len(model_server.prompts)) == (0, True, parts, 1)

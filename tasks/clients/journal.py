@@ -205,6 +205,17 @@ def upload_leftovers(folder: Path, uri: str, name: str = "") -> None:
                 path.rename(path.with_suffix(".damaged"))
 
 
+def local_keys(folder: Path, uri: str) -> pl.Series:
+    """Return the keys of the completions under `uri` that this machine alone holds; changes nothing."""
+    found = [pl.Series("request_key", dtype=pl.String)]
+    for path in sorted(folder.glob("*.jsonl")):
+        with suppress(FileNotFoundError):
+            header, _, body = path.read_bytes().partition(b"\n")
+            if (_parse(header) or {}).get("journal") == uri:
+                found.append(_read_whole_lines(body)[0]["request_key"])
+    return pl.concat(found)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)

@@ -54,6 +54,61 @@ class Estimate(BaseModel):
     source_changes: list[str]
 
 
+class RangeEstimate(BaseModel):
+    """What the days of a backfill would do; `problems` are those of days that cannot run, by day.
+
+    The figures are sums over the days. Of descriptions that several days hold, each day counts its own.
+    """
+
+    ok: bool
+    days: list[Estimate]
+    problems: dict[str, str]
+    requests: int
+    cached: int
+    calls: int
+    calls_most: int
+    cost_usd: tuple[float, float] | None
+    max_cost_usd: float
+
+
+def add_up(days: list[Estimate], problems: dict[str, str], max_cost_usd: float) -> RangeEstimate:
+    """Return the estimate of a range from those of its days; the cost is unknown where one day's is."""
+    costs = [day.cost_usd for day in days]
+    known = [cost for cost in costs if cost is not None]
+    return RangeEstimate(
+        ok=not problems,
+        days=days,
+        problems=problems,
+        requests=sum(day.requests for day in days),
+        cached=sum(day.cached for day in days),
+        calls=sum(day.calls for day in days),
+        calls_most=sum(day.calls_most for day in days),
+        cost_usd=(sum(low for low, _ in known), sum(high for _, high in known)) if len(known) == len(costs) else None,
+        max_cost_usd=max_cost_usd,
+    )
+
+
+class ListEstimate(BaseModel):
+    """What a brainstorming would do, each (at least, at most).
+
+    `before` descriptions are there, `cached` lists are in the journal. `cost_usd` in US dollars, null where unknown.
+    """
+
+    ok: bool = True
+    destination: str
+    source: str
+    model_name: str
+    wanted: int
+    before: int
+    lists: tuple[int, int]
+    cached: int
+    calls: tuple[int, int]
+    input_tokens: tuple[int, int]
+    output_tokens: tuple[int, int]
+    cost_usd: tuple[float, float] | None
+    max_cost_usd: float
+
+
 def estimate(
     order: Order, plan: Plan, *, cached: int, per_call: TokensPerCall, price: Price | None, price_from: str
 ) -> Estimate:

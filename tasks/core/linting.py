@@ -43,7 +43,7 @@ class Linter:
 
     def remember(self, descriptions: Iterable[str]) -> int:
         """Take descriptions that are there already; returns how many distinct ones."""
-        for key in _match_keys(list(descriptions)):
+        for key in filter(None, _match_keys(list(descriptions))):
             self._add(key)
         return len(self._keys)
 

@@ -1,0 +1,60 @@
+"""Before a brainstorming: whether its parts work, and what it would do and cost."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.preflight import Check, show_check, show_cost, show_range, try_parts
+from tasks.core.estimate import ListEstimate
+
+__all__ = ["check", "dry_run", "show_check", "show_estimate"]
+
+
+def check(**parameters: Any) -> Check:
+    """Try the destination and the model.
+
+    Args:
+        **parameters: The flow's.
+
+    Raises:
+        UsageError: A parameter is missing or cannot be right.
+    """
+    from flows.brainstorm import place_brainstorm  # noqa: PLC0415  (not for --help)
+
+    return try_parts(place_brainstorm(**parameters).order, without="source")
+
+
+def dry_run(**parameters: Any) -> ListEstimate:
+    """Find out what the lists would cost, without the pairs of then_generate; pays for nothing and writes nothing.
+
+    Args:
+        **parameters: The flow's.
+
+    Raises:
+        UsageError: A parameter is missing or cannot be right.
+        StorageError: Bucket, credentials or endpoint.
+    """
+    from flows.brainstorm import place_brainstorm  # noqa: PLC0415  (not for --help)
+    from tasks.estimate import estimate_lists  # noqa: PLC0415
+
+    return estimate_lists(place_brainstorm(**parameters))
+
+
+def show_estimate(found: ListEstimate) -> None:
+    """Print what a brainstorming would do and cost."""
+    grid = Table.grid(padding=(0, 2))
+    rows = [
+        ("task descriptions", f"{found.wanted:,}", f"{found.before:,} of them are there"),
+        ("lists", show_range(found.lists), f"{found.cached:,} of them in the journal"),
+        ("calls to pay", show_range(found.calls), "as many as bring enough new ones"),
+        ("tokens in", show_range(found.input_tokens), ""),
+        ("tokens out", show_range(found.output_tokens), ""),
+        ("cost", show_cost(found.cost_usd), "of the lists alone"),
+    ]
+    for name, value, remark in rows:
+        grid.add_row(Text(name, style="dim"), Text(value, style="bold"), Text(remark))
+    console = Console(highlight=False)
+    console.print("A dry run: nothing is paid for or written.")
+    console.print(grid)
