@@ -3,21 +3,29 @@
 python -m deployments.prepare --notify slack-webhook/ops
 """
 
+import sys
+import time
+
 from cyclopts import App
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
 from deployments import automations
+from flows.screen import say, say_error
+from tasks.core.errors import PairmillError, UsageError
 
 POOL = "pairmill"
 # Runs at once on all workers of the pool; above the limit of `backfill` in prefect.yaml.
 POOL_LIMIT = 8
 # A queue of a smaller number goes first.
 PRIORITIES = {"nightly": 1, "backfill": 2, "partition": 3}
+# A server that was started a moment ago does not answer yet.
+START_SECONDS = 180.0
 
 
 def prepare(*, notify: str = "", then: str = "") -> None:
@@ -26,20 +34,52 @@ def prepare(*, notify: str = "", then: str = "") -> None:
     Args:
         notify: Block that carries notifications, type/name, for example slack-webhook/ops. Empty: none are sent.
         then: Deployment to start with every published partition, flow/deployment. Empty: none.
+
+    Raises:
+        UsageError: No server is named, or it knows no such block or deployment.
+        PairmillError: The server does not answer.
     """
+    if not PREFECT_API_URL.value():
+        # The client would start a server of its own, that ends with this command.
+        raise UsageError("Set PREFECT_API_URL to the Prefect server, for example http://127.0.0.1:4200/api.")
     wanted = [automations.mark_crashed()]
     with get_client(sync_client=True) as client:
+        wait_for_server(client)
         _make_pool(client)
         for queue, priority in PRIORITIES.items():
             _make_queue(client, queue, priority)
         if notify:
             block_type, _, name = notify.partition("/")
-            block = client.read_block_document_by_name(name, block_type)
+            try:
+                block = client.read_block_document_by_name(name, block_type)
+            except ObjectNotFound as error:
+                raise UsageError(f"There is no block {notify!r}. Make it in the UI, under Blocks.") from error
             wanted += [automations.tell_failure(block.id), automations.tell_late_night(block.id)]
         if then:
-            wanted.append(automations.start_on_published(client.read_deployment_by_name(then).id))
+            try:
+                deployment = client.read_deployment_by_name(then)
+            except ObjectNotFound as error:
+                raise UsageError(f"There is no deployment {then!r}. Deploy it first, flow/deployment.") from error
+            wanted.append(automations.start_on_published(deployment.id))
         for automation in wanted:
             apply(client, automation)
+
+
+def wait_for_server(client: SyncPrefectClient, seconds: float = START_SECONDS) -> None:
+    """Wait until the Prefect server answers.
+
+    Raises:
+        PairmillError: It does not answer for as long.
+    """
+    address = PREFECT_API_URL.value()
+    deadline, waiting = time.monotonic() + seconds, False
+    while client.api_healthcheck() is not None:
+        if time.monotonic() > deadline:
+            raise PairmillError(f"No Prefect server answers at {address}. Start it: prefect server start")
+        if not waiting:
+            say(f"Waiting for the Prefect server at {address}")
+        waiting = True
+        time.sleep(1)
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
@@ -73,4 +113,8 @@ def apply(client: SyncPrefectClient, automation: AutomationCore) -> None:
 if __name__ == "__main__":
     app = App(name="python -m deployments.prepare", version_flags=[])
     app.default(prepare)
-    app()
+    try:
+        app()
+    except PairmillError as error:
+        say_error(str(error))
+        sys.exit(error.exit_code)

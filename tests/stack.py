@@ -31,7 +31,7 @@ from tasks.clients import table
 from tests.model_server import ModelServer
 from tests.test_flow import lines, put
 
-START_SECONDS, RUN_SECONDS = 240.0, 300.0
+START_SECONDS, RUN_SECONDS = 600.0, 600.0
 # Runs at once on each of the two: a backfill and two of its days need both.
 WORKER_LIMIT = 2
 WORKERS = ("one", "two")

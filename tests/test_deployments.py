@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.settings import Settings
+from prefect import get_client
+from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 from prefect.settings.legacy import _get_settings_fields
 
 from deployments import prepare
@@ -21,6 +22,7 @@ from deployments.definitions import read_deployments, read_environment
 from deployments.serve import make_deployments
 from flows.backfill import PARTITION_DEPLOYMENT
 from flows.run import ENVIRONMENT
+from tasks.core.errors import PairmillError, UsageError
 from tests.stack import (
     WORKER_LIMIT,
     WORKERS,
@@ -76,6 +78,18 @@ def test_a_worker_sets_what_the_command_line_sets() -> None:
     assert ENVIRONMENT.items() <= read_environment().items()
 
 
+def test_preparing_no_server_starts_none_and_says_what_to_set() -> None:
+    with temporary_settings({PREFECT_API_URL: ""}), pytest.raises(UsageError, match="Set PREFECT_API_URL"):
+        prepare.prepare()
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    address = "http://127.0.0.1:9/api"
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        with pytest.raises(PairmillError, match=f"No Prefect server answers at {address}"):
+            prepare.wait_for_server(client, seconds=0)
+
+
 COMPOSE = Path(prepare.__file__).with_name("compose.yaml")
 
 
@@ -118,7 +132,6 @@ def test_compose_takes_its_file_and_hands_keys_to_the_worker_alone() -> None:
 @pytest.mark.deployments
 @pytest.mark.timeout(1200)
 def test_a_schedule_publishes_the_day_before_and_the_run_says_so(stack: Stack) -> None:
-    from prefect import get_client
     from prefect.client.schemas.schedules import CronSchedule
 
     now = datetime.now(UTC)
@@ -227,7 +240,6 @@ def test_a_person_backfills_two_days_in_the_browser_and_reads_what_they_brought(
 @pytest.mark.deployments
 @pytest.mark.timeout(1200)
 def test_cancelling_a_backfill_cancels_its_days_and_they_stop_paying(stack: Stack) -> None:
-    from prefect import get_client
     from prefect.states import Cancelling
 
     days = ("2026-01-01", "2026-01-02", "2026-01-03")
