@@ -12,7 +12,7 @@ from tasks.core.columns import COMPLETIONS, REQUESTS, TEXTS
 from tasks.core.judging import judge_completions, reject_duplicates, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
-from tasks.core.profiles import find_changes, find_percentile, measure_drift, profile_published, profile_rows
+from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
 from tasks.core.report import Changes, Profile, RunReport, SamplePair, Shortfall, VariationFigures
 from tests.orders import ORDER, report_figures
 from tests.test_detection import labelled
@@ -227,7 +227,8 @@ def test_the_page_says_what_is_missing_and_what_variations_brought() -> None:
 def test_a_percentile_is_the_length_that_a_share_of_texts_does_not_exceed(
     lengths: dict[int, float], share: float, length: int
 ) -> None:
-    assert find_percentile(lengths, share) == length
+    profile = profile_rows(judged(GOOD)).model_copy(update={"lengths": {"input": lengths}})
+    assert profile.most_characters("input", share) == length
 
 
 @pytest.mark.parametrize(("longest", "most", "columns"), [(39, 40, 20), (85, 100, 50), (185, 200, 50), (400, 420, 42)])
@@ -241,7 +242,10 @@ def test_a_chart_of_lengths_has_at_most_fifty_columns_and_round_ends(longest: in
 def test_the_markdown_says_the_same_and_escapes_it() -> None:
     text = report_markdown(full_report())
     assert "<script>" not in text
-    for said in ("Beside 2026-01-01", "What judging again changed", "9 rows are judged as before"):
+    for said in (
+        *("Beside 2026-01-01", "What judging again changed", "9 rows are judged as before"),
+        *("For example", "Variety", "half up to", "distinct\\-1", "Repeated openings of inputs"),
+    ):
         assert said in text
 
 

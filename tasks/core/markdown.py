@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 
 from tasks.core.layout import Layout
-from tasks.core.report import RunReport, headline, reason_rows
+from tasks.core.report import Profile, RunReport, headline, reason_rows
 
+TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
 
 
@@ -25,6 +26,25 @@ def money_per_pairs(report: RunReport) -> str:
     if report.cost_usd is None or not report.accepted:
         return ""
     return f"{money(1000 * report.cost_usd / report.accepted)} per 1,000 accepted pairs"
+
+
+def describe_variety(report: RunReport, profile: Profile) -> dict[str, str]:
+    """Return what is said of the accepted texts: flags, shared texts, lengths, distinct-n and repeated openings."""
+    facts = {f"Rows with the flag {flag}": f"{count:,}" for flag, count in report.flags.items()}
+    shared = report.shared_texts
+    facts["Pairs that share a text with another"] = (
+        f"{shared.pairs:,} in {shared.groups:,} groups, the largest of {shared.largest:,}" if shared.pairs else "none"
+    )
+    for column in (column for column, lengths in profile.lengths.items() if lengths):
+        half, most = (profile.most_characters(column, share) for share in (0.5, 0.95))
+        facts[f"Characters of {TITLES[column].lower()}"] = f"half up to {half}, 19 of 20 up to {most}"
+    for column, shares in profile.distinct.items():
+        said = f"distinct-1 and distinct-2 of {profile.distinct_texts:,} {TITLES[column].lower()}"
+        facts[said] = " and ".join(f"{share:.2f}" for share in shares)
+    for column, openings in profile.openings.items():
+        said = ", ".join(f"“{opening} …” {count:,}×" for opening, count in openings.items())
+        facts[f"Repeated openings of {TITLES[column].lower()}"] = said or "none"
+    return facts
 
 
 def report_markdown(report: RunReport, find_address: Callable[[str], str] = lambda _: "") -> str:
@@ -63,6 +83,8 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
     if report.reasons:
         rows = [[escape(row["reason"]), f"{row['rows']:,}", row["share"]] for row in reason_rows(report)]
         parts += ["### Why rows were rejected", table(["Reason", "Rows", "Share"], rows)]
+        if report.profile is not None and report.profile.examples:
+            parts.append(table(["For example", "Input", "Positive document"], _examples(report.profile)))
     if report.shortfalls:
         short = [[escape(one.task), one.language, f"{one.missing:,}", escape(one.reason)] for one in report.shortfalls]
         parts += ["### Still missing", table(["Task description", "Language", "Pairs", "Main reason"], short)]
@@ -72,6 +94,9 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
             for name, one in report.by_language.items()
         ]
         parts += ["### Languages", table(["Language", "Accepted", "Rejected", "Missing"], figures)]
+    if report.profile is not None:
+        facts = describe_variety(report, report.profile)
+        parts += ["### Variety", table(["Figure", "Value"], [[escape(said), escape(facts[said])] for said in facts])]
     if report.by_variation:
         varied = [
             [escape(value), f"{one.accepted:,}", f"{one.rejected:,}", f"{one.duplicates:,}", _figure(one.distinct_2)]
@@ -112,6 +137,15 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
         "\n".join(f"- {name}: {_link(uri, find_address(uri))}" for name, uri in places.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _examples(profile: Profile) -> list[list[str]]:
+    """Return rows of the reasons' examples; one without texts shows the start of its raw text."""
+    return [
+        [escape(reason), escape(one["input"] or one["text"] or ""), escape(one["positive_document"] or "")]
+        for reason, found in profile.examples.items()
+        for one in found
+    ]
 
 
 def _link(uri: str, address: str) -> str:

@@ -5,12 +5,10 @@ from html import escape
 
 from tasks.core.cells import bar, columns, name, note, number, page, percent, section, short, table, text
 from tasks.core.languages import LANGUAGES
-from tasks.core.markdown import money, money_per_pairs
-from tasks.core.profiles import find_percentile
+from tasks.core.markdown import TITLES, describe_variety, money, money_per_pairs
 from tasks.core.report import Changes, Drift, Profile, RunReport, headline, reason_rows
 
 MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
-_TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 
 
 def report_page(report: RunReport) -> str:
@@ -29,7 +27,8 @@ def report_page(report: RunReport) -> str:
     if report.profile is not None:
         if any(report.profile.lengths.values()):
             parts.append(section("Lengths", _lengths(report.profile)))
-        parts.append(section("Variety", _variety(report, report.profile)))
+        facts = describe_variety(report, report.profile)
+        parts.append(section("Variety", table(["", ""], [[name(said), text(found)] for said, found in facts.items()])))
     if report.by_variation:
         parts.append(section("Variations of later samples", _variations(report)))
     if report.profile is not None and report.profile.pairs_to_read:
@@ -156,26 +155,10 @@ def _languages(report: RunReport) -> str:
 
 def _lengths(profile: Profile) -> str:
     charts = "".join(
-        f"<div><h3>{_TITLES[column]}, in characters: half up to {find_percentile(shares, 0.5)}, "
-        f"19 of 20 up to {find_percentile(shares, 0.95)}</h3>{columns(shares)}</div>"
+        f"<div><h3>{TITLES[column]}, in characters</h3>{columns(shares)}</div>"
         for column, shares in profile.lengths.items()
     )
     return f'<div class="two">{charts}</div>'
-
-
-def _variety(report: RunReport, profile: Profile) -> str:
-    shared = report.shared_texts
-    facts = {f"Rows with the flag {flag}": f"{count:,}" for flag, count in report.flags.items()}
-    facts["Pairs that share a text with another"] = (
-        f"{shared.pairs:,} in {shared.groups:,} groups, the largest of {shared.largest:,}" if shared.pairs else "none"
-    )
-    for column, shares in profile.distinct.items():
-        said = f"distinct-1 and distinct-2 of {profile.distinct_texts:,} {_TITLES[column].lower()}"
-        facts[said] = " and ".join(f"{share:.2f}" for share in shares)
-    for column, openings in profile.openings.items():
-        said = ", ".join(f"“{opening} …” {count:,}×" for opening, count in openings.items())
-        facts[f"Repeated openings of {_TITLES[column].lower()}"] = said or "none"
-    return table(["", ""], [[name(said), text(found)] for said, found in facts.items()])
 
 
 def _variations(report: RunReport) -> str:

@@ -8,13 +8,13 @@ import polars as pl
 from tasks.core.columns import TEXTS
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.keys import fold
-from tasks.core.report import Changes, Drift, Measure, Profile, SamplePair
+from tasks.core.report import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
 
 EXAMPLES, PAIRS_TO_READ, OPENINGS = 3, 20, 5
 # distinct-n falls with the number of texts, so it is compared at this one only.
 DISTINCT_TEXTS = 1_000
 # Characters; a difference within DRIFT_STEP of them is none.
-LENGTH_STEP, DRIFT_STEP, LONGEST = 2, 10, 400
+DRIFT_STEP, LONGEST = 10, 400
 OPENING_WORDS = 3
 # An opening is repeated from this share of the texts on, and this many of them.
 OPENING_SHARE, OPENING_ROWS = 0.01, 5
@@ -158,16 +158,6 @@ def _coarse(lengths: dict[int, float]) -> dict[int, float]:
     for length, share in lengths.items():
         steps[length // DRIFT_STEP] = steps.get(length // DRIFT_STEP, 0.0) + share
     return steps
-
-
-def find_percentile(lengths: dict[int, float], share: float) -> int:
-    """Return the length that `share` of the texts do not exceed, to the step."""
-    reached = 0.0
-    for length in sorted(lengths):
-        reached += lengths[length]
-        if reached >= share:
-            return length + LENGTH_STEP - 1
-    return LONGEST
 
 
 def _variation(before: dict[Any, float], now: dict[Any, float]) -> float:

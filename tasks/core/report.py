@@ -1,9 +1,13 @@
 """What a run did, in figures; the same ones everywhere."""
 
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from pydantic import BaseModel
+
+# Lengths are counted in steps of so many characters.
+LENGTH_STEP = 2
 
 
 class LanguageFigures(BaseModel):
@@ -71,6 +75,12 @@ class Profile(BaseModel):
     group_sizes: dict[int, int] = {}
     examples: dict[str, list[dict[str, str | None]]] = {}
     pairs_to_read: list[SamplePair] = []
+
+    def most_characters(self, column: str, share: float) -> int:
+        """Return the length that `share` of the texts do not exceed."""
+        lengths = sorted(self.lengths[column].items())
+        reached = zip(lengths, accumulate(rows for _, rows in lengths), strict=True)
+        return next((start for (start, _), rows in reached if rows >= share), lengths[-1][0]) + LENGTH_STEP - 1
 
 
 class Measure(BaseModel):
