@@ -85,9 +85,9 @@ def test_preparing_no_server_starts_none_and_says_what_to_set() -> None:
 
 def test_a_server_that_does_not_answer_is_named() -> None:
     address = "http://127.0.0.1:9/api"
-    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
-        with pytest.raises(PairmillError, match=f"No Prefect server answers at {address}"):
-            prepare.wait_for_server(client, seconds=0)
+    refused = pytest.raises(PairmillError, match=f"No Prefect server answers at {address}")
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client, refused:
+        prepare.wait_for_server(client, seconds=0)
 
 
 COMPOSE = Path(prepare.__file__).with_name("compose.yaml")
