@@ -53,6 +53,8 @@ def backfill(
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
+    model_mix: list[str] = [],  # noqa: B006
+    fallback_models: list[str] = [],  # noqa: B006
 ) -> BackfillReport:
     """Generate pairs for every day from start_date to end_date, as the nightly run would.
 
@@ -75,21 +77,22 @@ def backfill(
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
             may hold {partition}. For example s3://bucket/tasks.
         destination: Prefix that receives the dataset, for example s3://bucket/pairs.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
+            model_name's provider.
         language_mix: each wants every description in each of the languages; paper in one of all languages,
             drawn with the shares of arXiv:2401.00368.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
-        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         max_tokens: Most tokens of one completion.
         structured_output: Ask for a JSON schema where the provider takes one.
-        concurrency: Most calls in flight at once, per day; the limit adapts below it.
-        requests_per_minute: Most calls a minute, per day. 0: as the provider's answers allow.
-        tokens_per_minute: Most tokens a minute, in and out, per day. 0: as the provider's answers allow.
-        input_cost_per_token: US dollars an input token. 0: litellm's own price.
-        output_cost_per_token: US dollars an output token. 0: litellm's own price.
+        concurrency: Most calls in flight at once, per day and in all models; the limit adapts below it.
+        requests_per_minute: Most calls a minute, per day and model. 0: as the provider's answers allow.
+        tokens_per_minute: Most tokens a minute, in and out, per day and model. 0: as the provider's answers allow.
+        input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
         batch: Ask by the provider's batch API, at half price and within hours.
         batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
@@ -98,6 +101,9 @@ def backfill(
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
+        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
+            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
     """
     parameters = dict(locals())
     days = check_backfill(**parameters)

@@ -3,7 +3,8 @@
     brainstorm >> extract -> generate -> validate -> load
 
 The first step of the recipe: a model lists short text matching tasks, one
-description a row; `then_generate` runs the main flow on them as a sub-flow.
+description a row. With `then_generate` this flow is the parent of two: itself
+without it, and the main flow on what that has brought.
 """
 
 from dataclasses import asdict, replace
@@ -102,14 +103,17 @@ def brainstorm(
     """
     given = dict(locals())
     wish = place_brainstorm(**given)
+    if then_generate:
+        found = call(brainstorm, **given | {"then_generate": False})
+        report: RunReport = call(generate_short_text_pairs, **hand_on(given, found))
+        return report
 
     # Imported here, so that the form and --help do not wait for polars.
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
     from tasks.session import open_model  # noqa: PLC0415
 
     with open_model(wish.order, Plan()) as model:
-        found = gather_task_descriptions(wish, model)
-    return call(generate_short_text_pairs, **hand_on(given, found)) if then_generate else found
+        return gather_task_descriptions(wish, model)
 
 
 def place_brainstorm(

@@ -38,7 +38,7 @@ def maintain(
         reports_days: Days that the runs' reports are kept.
         journal_days: Days that completions are kept, at least.
         forget: Text of a task description to erase everywhere, instead of tidying: tables with all their
-            older versions, journal, staging, exports and reports. Waits for runs to end.
+            older versions, journal, staging, brainstormed descriptions, exports and reports. Waits for runs to end.
     """
     layout = check_maintain(**locals())
 

@@ -1,7 +1,7 @@
 """From a flow's parameters to the order that its steps carry out."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,12 +11,16 @@ from flows.allowed import check_allowed, check_api_base
 from flows.cluster import check_cluster
 from tasks.core.errors import UsageError
 from tasks.core.layout import PARTITION_FIELD, check_partition, check_uri
+from tasks.core.mix import read_mix
 from tasks.core.naming import ALL, resolve_languages
 from tasks.core.requests import LanguageMix, Order, Recipe
 
 # The demo's model and bucket; the one is refused without the other.
 STAND_IN = "pairmill-stand-in"
 DEMO_BUCKET = "pairmill-demo"
+
+# The price that a run is given is the main model's alone.
+NO_PRICE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
 NEEDED = ("source", "destination", "model_name")
 
@@ -40,14 +44,20 @@ def place_order(
     check_given({"source": source, "destination": destination, "model_name": settings["model_name"]})
     check_cluster(batch=bool(settings.get("batch")))
     recipe = Recipe(**{field.name: settings.pop(field.name) for field in fields(Recipe)})
-    check_model_fits(recipe.model_name, destination)
+    model_mix = read_mix(recipe.model_name, settings.pop("model_mix", ()))
+    fallback_models = tuple(dict.fromkeys(name.strip() for name in settings.pop("fallback_models", ())))
+    if not all(fallback_models):
+        raise UsageError("fallback_models holds an empty one. Name each model, or leave fallback_models out.")
     check_api_base(settings["api_base"])
-    check_price(recipe.model_name, settings)
+    for name in dict.fromkeys((*model_mix, *fallback_models)):
+        check_model_fits(name, destination)
+        check_price(name, settings if name == recipe.model_name else settings | NO_PRICE)
     if flow_run.id:
         # At the command line, which asks before it starts one, Prefect's server comes up meanwhile.
         from tasks.clients.llm import check_recipe  # noqa: PLC0415  (takes seconds)
 
-        check_recipe(recipe)
+        for name in dict.fromkeys((*model_mix, *fallback_models)):
+            check_recipe(replace(recipe, model_name=name))
     if settings.get("batch"):
         from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
 
@@ -67,6 +77,8 @@ def place_order(
         languages=tuple(resolve_languages(languages if language_mix == "each" else mixed_languages(languages))),
         language_mix=language_mix,
         recipe=recipe,
+        model_mix=model_mix,
+        fallback_models=fallback_models,
         **settings,
     )
 
@@ -121,7 +133,8 @@ def check_price(model_name: str, settings: Mapping[str, Any]) -> None:
     if find_price(model_name) is None:
         raise UsageError(
             f"litellm knows no price for {model_name}, so --max-cost-usd cannot be kept. Give --input-cost-per-token "
-            "and --output-cost-per-token (US dollars a token, 0.0000004 is $0.40 a million), or leave it out."
+            "and --output-cost-per-token (of --model-name, US dollars a token: 0.0000004 is $0.40 a million), or leave "
+            "it out."
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -39,7 +40,7 @@ class Check(BaseModel):
 
 
 def check(**parameters: Any) -> Check:
-    """Try the source, the destination and the model: one listing, writes and a delete, one paid call.
+    """Try the source, the destination and every model: one listing, writes and a delete, one paid call each.
 
     Args:
         **parameters: The flow's.
@@ -82,10 +83,12 @@ def try_parts(order: "Order", *, without: str = "") -> Check:
         storage.delete_prefix(uri)
         return "gone" if storage.find_bytes(uri) is None else _fail(f"{uri} is still there")
 
-    def call() -> str:
-        return asyncio.run(_call(order))
+    def call(model_name: str) -> str:
+        return asyncio.run(_call(order, model_name))
 
-    parts = {"source": read, "write": write, "conditional write": write_once, "delete": delete, "model": call}
+    parts = {"source": read, "write": write, "conditional write": write_once, "delete": delete}
+    several = len(order.models) > 1
+    parts |= {f"model {name}" if several else "model": partial(call, name) for name in order.models}
     tried = [_try(name, part) for name, part in parts.items() if name != without]
     return Check(ok=all(part.ok for part in tried), parts=tried)
 
@@ -101,24 +104,24 @@ def _fail(message: str) -> str:
     raise PairmillError(message)
 
 
-async def _call(order: "Order") -> str:
+async def _call(order: "Order", model_name: str) -> str:
     from tasks.clients.lane import open_lane  # noqa: PLC0415
     from tasks.clients.outcome import CallFault  # noqa: PLC0415
     from tasks.core.parsing import parse_pair  # noqa: PLC0415
     from tasks.core.prompts import build_prompt  # noqa: PLC0415
     from tasks.models import own_price  # noqa: PLC0415
 
-    lane = open_lane(order.recipe, order.api_base)
+    lane = open_lane(order.recipe_of(model_name), order.api_base_of(model_name))
     started = time.monotonic()
     try:
         reply = await asyncio.wait_for(lane.call(build_prompt(TRIED, order.languages[0])), CALL_SECONDS)
     except CallFault as fault:
         _fail(fault.message)
     except TimeoutError:
-        _fail(f"{order.recipe.model_name} has not answered within {CALL_SECONDS:g} seconds")
+        _fail(f"{model_name} has not answered within {CALL_SECONDS:g} seconds")
     finally:
         await lane.close()
-    seconds, price = time.monotonic() - started, own_price(order)
+    seconds, price = time.monotonic() - started, own_price(order, model_name)
     tokens = reply.input_tokens, reply.output_tokens
     cost = price.of(*tokens) if price and None not in tokens else reply.cost_usd  # type: ignore[arg-type]
     pair = parse_pair(reply.text or "")

@@ -22,7 +22,7 @@ from rich.text import Text
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.brainstorming import BrainstormReport
 from tasks.core.exports import ExportReport
-from tasks.core.markdown import money, money_per_pairs
+from tasks.core.markdown import MODEL_COLUMNS, model_rows, money, money_per_pairs
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import progress
@@ -106,6 +106,8 @@ def show_summary(report: RunReport) -> None:
         console.print(_reasons(report))
     if len(report.by_language) > 1:
         console.print(_languages(report))
+    if models := model_rows(report):
+        console.print(_models(models))
     if report.samples:
         console.print(_samples(report))
     if report.pairs_version is not None:
@@ -166,10 +168,11 @@ def show_brainstorm(report: BrainstormReport | RunReport) -> None:
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report.reasons.items())
+    good = " + ".join(f"{one.new:,} of {one.items:,}" for one in report.rounds)
     rows = [
         ("task descriptions", f"{report.total:,}", f"of {report.wanted:,} wanted; {report.before:,} were there"),
-        ("new", f"{report.added:,}", f"of {report.items:,} in {report.lists:,} lists"),
-        ("new by round", ", ".join(f"{one.new:,} of {one.items:,}" for one in report.rounds), ""),
+        ("in the lists", f"{report.items:,}", f"in {report.lists:,} lists; {good} good and in no list before"),
+        ("new", f"{report.added:,}", f"{report.surplus:,} more than wanted, left out"),
         ("rejected", f"{report.rejected:,}", reasons),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
         ("cost", money(report.cost_usd), "" if report.cost_usd is not None else "litellm has no price for this model"),
@@ -265,6 +268,13 @@ def _languages(report: RunReport) -> Table:
     most = sorted(report.by_language.items(), key=lambda item: -item[1].accepted)[:MOST_LANGUAGES]
     for name, one in most:
         table.add_row(name, f"{one.accepted:,}", f"{one.rejected:,}", f"{one.missing:,}")
+    return table
+
+
+def _models(rows: list[list[str]]) -> Table:
+    table = Table(*MODEL_COLUMNS, title="Models", title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

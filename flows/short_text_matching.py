@@ -56,6 +56,8 @@ def generate_short_text_pairs(
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
+    model_mix: list[str] = [],  # noqa: B006
+    fallback_models: list[str] = [],  # noqa: B006
     limit: of.Count = 0,
 ) -> RunReport:
     """Generate short text-matching pairs for every task description of a source, and publish them.
@@ -76,18 +78,19 @@ def generate_short_text_pairs(
             pair over all runs.
         on_published: add generates what is missing; redo judges the whole partition again, from
             completions already paid for, and replaces it.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
-        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
+            model_name's provider.
+        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         max_tokens: Most tokens of one completion.
         structured_output: Ask for a JSON schema where the provider takes one.
-        concurrency: Most calls in flight at once; the limit adapts below it.
-        requests_per_minute: Most calls a minute. 0: as the provider's answers allow.
-        tokens_per_minute: Most tokens a minute, in and out. 0: as the provider's answers allow.
+        concurrency: Most calls in flight at once, in all models; the limit adapts below it.
+        requests_per_minute: Most calls a minute, to each model. 0: as the provider's answers allow.
+        tokens_per_minute: Most tokens a minute, in and out, of each model. 0: as the provider's answers allow.
         max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
-        input_cost_per_token: US dollars an input token. 0: litellm's own price.
-        output_cost_per_token: US dollars an output token. 0: litellm's own price.
+        input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
         batch: Ask by the provider's batch API, at half price and within hours.
         batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
@@ -96,6 +99,9 @@ def generate_short_text_pairs(
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
+        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
+            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
         limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
     """
     order = place_order(**locals())

@@ -3,8 +3,9 @@
     python -m flows.stand_in 8123
 
 It knows the sample descriptions and answers each with pairs that people wrote,
-anything else with a generic pair that says what it is. A few replies are spoiled
-on purpose, counted by the order in which requests arrive.
+anything else with a generic pair that says what it is, or, in other languages than
+English, with mere numbers, which are words of none. A few replies are spoiled on
+purpose, counted by the order in which requests arrive.
 """
 
 import asyncio
@@ -109,12 +110,15 @@ class StandIn:
         """Return the next pair for the prompt: ours, or a generic one when they are used up."""
         nth, self._asked[prompt] = self._asked[prompt], self._asked[prompt] + 1
         asked = _PROMPT.fullmatch(prompt)
+        language = _NAMES.get(asked["language"], "") if asked else ""
         if asked:
-            language = _NAMES.get(asked["language"], "")
             ours = self._samples.get(asked["task"], {}).get(language, [])
             if nth < len(ours):
                 return ours[nth][0], ours[nth][1]
         mark = hashlib.blake2b(f"{prompt}{nth}".encode(), digest_size=6).hexdigest()
+        if language not in ("", "English"):
+            first, other = (str(int(half, 16) + 10**8) for half in (mark[:6], mark[6:]))
+            return f"{first[:3]} · {first[3:6]} · {first[6:]}", f"{other[:5]} / {other[5:]}"
         return f"stand-in words, reference {mark[:6]}", f"nothing here was written by a model, number {mark[6:]}"
 
 

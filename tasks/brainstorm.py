@@ -46,6 +46,7 @@ class _Found:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     completions: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[ListRound] = field(default_factory=list)
+    surplus: int = 0
     lists: int = 0
     stopped: str = "enough"
 
@@ -115,6 +116,8 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
                     found.rejected.append(row | {"reasons": reasons})
                 elif len(found.kept) < wish.wanted - found.before:
                     found.kept.append(row)
+                else:
+                    found.surplus += 1
         found.rounds.append(ListRound(lists=count, items=items, new=new))
         progress.cached = len(found.kept)
         if new < LITTLE_NEW * items:
@@ -189,6 +192,7 @@ def _report(wish: Brainstorm, found: _Found, uri: str) -> BrainstormReport:
         failed=sum(not row["cached"] for row in found.completions) - len(paid),
         items=sum(one.items for one in found.rounds),
         rejected=len(found.rejected),
+        surplus=found.surplus,
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         rounds=found.rounds,
         input_tokens=sum(row["input_tokens"] or 0 for row in paid),

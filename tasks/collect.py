@@ -68,7 +68,8 @@ def _answer(shards: tuple[Shard, ...], order: Order, model: Model, records: Reco
         folder = Path(name)
         requests = folder / "requests.parquet"
         rows = frames.scan_frames([shard.uri for shard in shards], include_file_paths="shard")
-        rows = rows.filter(pl.col("completed_at").is_null())
+        # Further models are called live.
+        rows = rows.filter(pl.col("completed_at").is_null() & (pl.col("model_name") == order.recipe.model_name))
         rows.select("request_key", "task", "language", "sample_index", "shard").sink_parquet(requests)
         context = TaskRunContext.get()
         if context is not None and context.task_run.run_count > 1:
@@ -90,7 +91,7 @@ def _open_batching(order: Order, model: Model, folder: Path, records: Records) -
         recipe_id=recipe.recipe_id,
         api_base=order.api_base,
         max_tokens=recipe.max_tokens,
-        price=own_price(order),
+        price=own_price(order, recipe.model_name),
         budget=model().attempts.budget,
         note=get_run_logger().info,
     )

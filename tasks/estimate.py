@@ -12,12 +12,13 @@ from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
 from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, request_lists
-from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, ListEstimate, TokensPerCall, estimate
+from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, ListEstimate, Part, TokensPerCall, estimate
 from tasks.core.linting import Linter
+from tasks.core.price import Price
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
 from tasks.extract import plan_into
-from tasks.models import own_price
+from tasks.models import find_prices, own_price
 from tasks.progress import progress
 from tasks.staging import Scratch
 
@@ -42,31 +43,47 @@ def estimate_run(order: Order) -> Estimate:
 
 
 def _estimate(order: Order) -> Estimate:
-    own = own_price(order)
-    price = own or llm.find_price(order.recipe.model_name)
     storage.require_bucket(order.destination)
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder))
         plan, _ = plan_into(requests, order, read_descriptions(objects, Path(folder), order))
-        cached = _count_cached(order, requests)
-        per_call = _learn_tokens(order) or _count_tokens(order, requests)
-    source = "the parameters" if own else f"litellm, for {order.recipe.model_name}"
-    price_from = source if price else "nowhere"
-    if price and order.batch and not order.limit:
-        price, price_from = price.times(SHARE_OF_PRICE), f"{price_from}, for batches half of it"
-    return estimate(order, plan, cached=cached, per_call=per_call, price=price, price_from=price_from)
+        counts = {name: _count(order, requests, name) for name in order.shares}
+        parts = [
+            Part(
+                name,
+                wanted - cached,
+                _learn_tokens(order, name) or _count_tokens(order, requests, name),
+                *_price(order, name),
+            )
+            for name, (wanted, cached) in counts.items()
+        ]
+    return estimate(order, plan, cached=sum(cached for _, cached in counts.values()), parts=parts)
 
 
-def _count_cached(order: Order, requests: Scratch) -> int:
+def _price(order: Order, model_name: str) -> tuple[Price | None, str]:
+    """Return what a model's tokens cost, and where that is known from."""
+    price = find_prices(order)[model_name]
+    if price is None:
+        return None, "nowhere"
+    source = "the parameters" if own_price(order, model_name) else f"litellm, for {model_name}"
+    if order.batch and not order.limit and model_name == order.recipe.model_name:
+        return price.times(SHARE_OF_PRICE), f"{source}, for batches half of it"
+    return price, source
+
+
+def _count(order: Order, requests: Scratch, model_name: str) -> tuple[int, int]:
+    """Return a model's requests, and those of them that the journal answers."""
     if not requests.rows:
-        return 0
-    return count_known(order, requests.scan().select("request_key"))
+        return 0, 0
+    keys = requests.scan().filter(pl.col("model_name") == model_name).select("request_key")
+    wanted = int(keys.select(pl.len()).collect(engine="streaming").item())
+    return wanted, count_known(order, model_name, keys)
 
 
-def count_known(order: Order, keys: pl.LazyFrame) -> int:
-    """Count the requests that the journal answers, or what a killed run has left on this machine."""
-    uri = order.layout.journal(order.recipe.recipe_id)
+def count_known(order: Order, model_name: str, keys: pl.LazyFrame) -> int:
+    """Count the requests that a model's journal answers, or what a killed run has left on this machine."""
+    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
     local = journal.local_keys(journal.local_folder() / "journal", uri).to_frame()
     known = [journal.look_up(uri, keys).select("request_key"), keys.join(local.lazy(), on="request_key", how="semi")]
     return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
@@ -78,7 +95,7 @@ def estimate_lists(wish: Brainstorm) -> ListEstimate:
     Raises:
         StorageError: Bucket, credentials or endpoint.
     """
-    order, own = wish.order, own_price(wish.order)
+    order, name = wish.order, wish.order.recipe.model_name
     progress.begin("brainstorm")
     with storage_errors(order.destination):
         storage.require_bucket(order.destination)
@@ -87,21 +104,21 @@ def estimate_lists(wish: Brainstorm) -> ListEstimate:
         fewest, most = ceil(missing / LIST_LENGTH), most_lists(wish) if missing else 0
         requests = request_lists(wish, 0, most)
         known = [
-            count_known(order, pl.LazyFrame({"request_key": [one.key for one in requests[:count]]}, schema=_KEYS))
+            count_known(order, name, pl.LazyFrame({"request_key": [one.key for one in requests[:count]]}, schema=_KEYS))
             for count in (fewest, most)
         ]
     calls = max(0, fewest - known[0]), most - known[1]
-    counted = llm.count_tokens(order.recipe.model_name, [one.prompt for one in requests]) or [0]
+    counted = llm.count_tokens(name, [one.prompt for one in requests]) or [0]
     given = sum(counted) / len(counted)
     tokens = [
         (round(count * given), round(count * made))
         for count, made in zip(calls, (LIST_LENGTH * FEWEST_TOKENS / 2, order.recipe.max_tokens), strict=True)
     ]
-    price = own or llm.find_price(order.recipe.model_name)
+    price = find_prices(order)[name]
     return ListEstimate(
         destination=order.destination,
         source=order.source,
-        model_name=order.recipe.model_name,
+        model_name=name,
         wanted=wish.wanted,
         before=before,
         lists=(fewest, most),
@@ -114,11 +131,11 @@ def estimate_lists(wish: Brainstorm) -> ListEstimate:
     )
 
 
-def _learn_tokens(order: Order) -> TokensPerCall | None:
+def _learn_tokens(order: Order, model_name: str) -> TokensPerCall | None:
     """Return what this model's calls took so far: those of this recipe in the journal, else those published."""
-    journalled = journal.find_segments(order.layout.journal(order.recipe.recipe_id))
+    journalled = journal.find_segments(order.layout.journal(order.recipe_of(model_name).recipe_id))
     held = [table.scan(table.open_table(uri)) for uri in (order.layout.pairs, order.layout.rejected)]
-    of_model = pl.col("model_name") == order.recipe.model_name
+    of_model = pl.col("model_name") == model_name
     for rows, where in (
         (frames.scan_frames(journalled) if journalled else None, "in the journal"),
         (
@@ -146,7 +163,7 @@ def _tokens(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.select("input_tokens", "output_tokens").drop_nulls()
 
 
-def _count_tokens(order: Order, requests: Scratch) -> TokensPerCall:
+def _count_tokens(order: Order, requests: Scratch, model_name: str) -> TokensPerCall:
     """Count the tokens of some prompts, evenly over the plan."""
     source = "its prompts as litellm counts them; what it answers is not known yet"
     if not requests.rows:
@@ -155,7 +172,7 @@ def _count_tokens(order: Order, requests: Scratch) -> TokensPerCall:
     rows = (
         requests.scan().filter(pl.col("plan_row") % every == 0).select("task", "language").collect(engine="streaming")
     )
-    counted = llm.count_tokens(order.recipe.model_name, [build_prompt(*row) for row in rows.iter_rows()])
+    counted = llm.count_tokens(model_name, [build_prompt(*row) for row in rows.iter_rows()])
     mean = sum(counted) / len(counted)
     most = float(order.recipe.max_tokens)
     return TokensPerCall((mean * (1 - COUNT_ERROR), mean * (1 + COUNT_ERROR)), (min(FEWEST_TOKENS, most), most), source)

@@ -10,9 +10,12 @@ from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, journal, storage
 from tasks.clients.attempts import Request
+from tasks.clients.calls import ModelClient
 from tasks.core.columns import COMPLETIONS
+from tasks.core.mix import next_model
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order, Shard
+from tasks.core.takeovers import follow, sum_up
 from tasks.policy import is_transient
 from tasks.session import Model
 
@@ -29,7 +32,8 @@ from tasks.session import Model
 def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     """Give every request of `shard` its completion, each durable before it counts.
 
-    Writes the shard's rows with the columns of COMPLETIONS filled in.
+    What a model turns down goes to the next fallback. Writes the shard's rows with the columns
+    of COMPLETIONS filled in.
 
     Returns:
         Where they lie.
@@ -38,19 +42,40 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
         UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
     """
     rows = frames.read_frame(shard.uri)
-    unanswered = pl.col("completed_at").is_null()
-    if shard.cached < shard.rows and not _is_first(shard, order, model):
-        rows = _look_up_again(rows, order)
-    wanted = rows.filter(unanswered)
-    if wanted.height:
-        prompts = map(build_prompt, wanted["task"], wanted["language"], wanted["sample_index"])
-        completions = model().complete([Request(*pair) for pair in zip(wanted["request_key"], prompts, strict=True)])
-        model.keep()
-        answered = wanted.drop(COMPLETIONS).hstack(pl.DataFrame(completions, schema=COMPLETIONS, orient="row"))
-        rows = pl.concat([rows.filter(~unanswered), answered.select(rows.columns)]).sort("plan_row")
+    known = frames.read_frame(shard.known_uri) if shard.known_uri else rows.clear()
+    again = shard.cached < shard.rows and not _is_first(shard, order, model)
+    # A batch has asked the first models only.
+    rows, passed = follow(rows, known, order, fresh=True)
+    left, asked = [passed], False
+    while (wanted := rows.filter(pl.col("completed_at").is_null())).height:
+        found = _look_up(wanted, order) if again else wanted.clear()
+        rest = wanted.join(found, on="request_key", how="anti", maintain_order="left")
+        if rest.height:
+            found, asked = pl.concat([found, _complete(rest, order, model())]), True
+            model.keep()
+        reached, passed = follow(found, known, order, fresh=True)
+        left.append(passed)
+        rows = pl.concat([rows.filter(pl.col("completed_at").is_not_null()), reached])
     uri = f"{order.staging}/completions/{shard.number:06}.parquet"
-    frames.write_frame(rows, uri)
-    return replace(shard, uri=uri, calls_in_flight=model.calls_in_flight if wanted.height else 0)
+    frames.write_frame(rows.sort("plan_row"), uri)
+    turned_down = (*shard.turned_down, *sum_up(pl.concat(left)))
+    return replace(shard, uri=uri, calls_in_flight=model.calls_in_flight if asked else 0, turned_down=turned_down)
+
+
+def _complete(wanted: pl.DataFrame, order: Order, model: ModelClient) -> pl.DataFrame:
+    """Return `wanted` with the completions of the models that are asked."""
+    asked = wanted.select("request_key", "task", "language", "sample_index", "model_name", "turned_down_by").iter_rows()
+    requests = [
+        Request(
+            key,
+            build_prompt(task, language, sample),
+            name,
+            order.on_published == "add" and next_model(order.fallback_models, [*before, name]) is not None,
+        )
+        for key, task, language, sample, name, before in asked
+    ]
+    completions = pl.DataFrame(model.complete(requests), schema=COMPLETIONS, orient="row")
+    return wanted.drop(COMPLETIONS).hstack(completions).select(wanted.columns)
 
 
 def _is_first(shard: Shard, order: Order, model: Model) -> bool:
@@ -58,13 +83,14 @@ def _is_first(shard: Shard, order: Order, model: Model) -> bool:
     return storage.create_bytes(f"{order.staging}/begun/{model.token}/{shard.number:06}", uuid4().bytes)
 
 
-def _look_up_again(rows: pl.DataFrame, order: Order) -> pl.DataFrame:
-    """Find what was paid for when this shard was begun before."""
-    uri = order.layout.journal(order.recipe.recipe_id)
-    journal.upload_leftovers(journal.local_folder() / "journal", uri)
-    keys = rows.filter(pl.col("completed_at").is_null()).select("request_key")
-    found = journal.keep_earliest(journal.look_up(uri, keys.lazy()).collect(engine="streaming"))
-    known = rows.drop(COMPLETIONS, "cached").join(found.drop("segment"), on="request_key", how="inner")
-    known = known.with_columns(cached=pl.lit(value=True))
-    rest = rows.join(found, on="request_key", how="anti")
-    return pl.concat([rest, known.select(rows.columns)]).sort("plan_row")
+def _look_up(wanted: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Return those of `wanted` that were paid for when this shard was begun before."""
+    found = []
+    for name in wanted["model_name"].unique():
+        uri = order.layout.journal(order.recipe_of(name).recipe_id)
+        journal.upload_leftovers(journal.local_folder() / "journal", uri)
+        keys = wanted.filter(pl.col("model_name") == name).select("request_key").lazy()
+        known = journal.look_up(uri, keys, failures=bool(order.fallback_models)).collect(engine="streaming")
+        found.append(journal.keep_earliest(known).drop("segment"))
+    known = wanted.drop(COMPLETIONS, "cached").join(pl.concat(found), on="request_key", how="inner")
+    return known.with_columns(cached=pl.lit(value=True)).select(wanted.columns)

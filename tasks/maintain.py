@@ -89,13 +89,15 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
             if not uri.endswith(".lease"):
                 storage.delete_objects([uri])
         done += _say(sum(not uri.endswith(".lease") for uri in staged), "staged objects of ended runs", "removed")
-        done += _forget_in_reports(layout, forgotten)
-        exports = set[str]()
-        for part in ("tasks", "exports"):
+        told = _forget_in_reports(layout, forgotten)
+        exports, rows = set[str](), found.height + len(told)
+        done += told
+        for part in ("tasks", "rejected-tasks", "exports"):
             for item in _list(f"{layout.destination}/{part}"):
                 removed = erasure.erase_description(item.uri, forgotten)
                 done += [f"{item.uri}: holds it, and has to be edited by hand"] if removed is None else []
                 done += [f"{item.uri}: rows erased: {removed:,}"] if removed else []
+                rows += removed or 0
                 if part == "exports" and removed:
                     exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
                 if removed and item.uri.endswith("/export.json"):
@@ -105,8 +107,10 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
         f"exports/{version}: its card shows figures of before; make a new export and remove this one"
         for version in sorted(exports)
     ]
-    if found.height or exports:
-        done += ["The source was not touched: remove the description there too, or the next run asks for it again"]
+    if rows:
+        done += [
+            "A source elsewhere was not touched: remove the description there too, or the next run asks for it again"
+        ]
     else:
         done += ["No row here belongs to this description: its text must be that of the source, letter by letter"]
     return done

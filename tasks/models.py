@@ -1,7 +1,7 @@
-"""How a run's model is reached: its lane, journal, pace, price and budget."""
+"""How a run's models are reached: their lanes, journals, paces and prices, and the one budget."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from prefect import get_run_logger
@@ -10,8 +10,9 @@ from tasks.clients import journal, llm
 from tasks.clients.attempts import Attempts
 from tasks.clients.budget import Budget
 from tasks.clients.calls import ModelClient
-from tasks.clients.lane import open_lane
+from tasks.clients.lane import Lane, open_lane
 from tasks.clients.outcome import Reply
+from tasks.clients.pacing import Ceiling
 from tasks.clients.rates import Rates
 from tasks.core.parsing import parse_pair
 from tasks.core.price import Price
@@ -27,32 +28,51 @@ UNUSABLE = ("length", "content_filter")
 
 @contextmanager
 def connect(order: Order, expects: Expects) -> Iterator[ModelClient]:
-    """Hold the client that pays for what `order` wants, and its journal, inside the block.
+    """Hold the client that pays for what `order` wants, and the journals of its models, inside the block.
 
     Raises:
         UsageError, ModelError: The model's name or key cannot work.
         StorageError: What an earlier process left behind cannot be uploaded, or, at the end, what this one paid for.
     """
     # First, since a name or key that cannot work leaves nothing behind.
-    lane = open_lane(order.recipe, order.api_base)
     logger = get_run_logger()
-    logger.info("%s lane: %s", lane.name, lane.why)
-    with journal.Journal(order.layout.journal(order.recipe.recipe_id), recipe=order.recipe.canonical) as record:
-        attempts = Attempts(
+    lanes = {name: open_lane(order.recipe_of(name), order.api_base_of(name)) for name in order.models}
+    for name, lane in lanes.items():
+        logger.info("%s: %s lane: %s", name, lane.name, lane.why)
+    ceiling, budget, records = Ceiling(order.concurrency), _budget(order), list[journal.Journal]()
+
+    def attempts(name: str, lane: Lane) -> Attempts:
+        recipe = order.recipe_of(name)
+        uri = order.layout.journal(recipe.recipe_id)
+        records.append(stack.enter_context(journal.Journal(uri, recipe=recipe.canonical)))
+        return Attempts(
             lane.call,
-            record,
-            order.concurrency,
-            rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=order.recipe.max_tokens),
-            budget=_budget(order),
-            price=own_price(order),
+            records[-1],
+            ceiling,
+            rates=Rates(order.requests_per_minute, order.tokens_per_minute, tokens_a_call=recipe.max_tokens),
+            budget=budget,
+            price=own_price(order, name),
             find_problem=_problem_finder(expects),
         )
-        with ModelClient(attempts, close_call=lane.close, flush=record.flush) as client:
-            progress.paid = lambda: attempts.paid + attempts.failed
-            yield client
-        logger.info("%d calls paid, %d attempts repeated", attempts.paid, attempts.retried)
-    if record.lost is not None:
-        raise record.lost
+
+    async def close() -> None:
+        for lane in lanes.values():
+            await lane.close()
+
+    def flush() -> None:
+        for record in records:
+            record.flush()
+
+    with ExitStack() as stack:
+        each = {name: attempts(name, lane) for name, lane in lanes.items()}
+        main = each.pop(order.recipe.model_name)
+        client = stack.enter_context(ModelClient(main, others=each, close_call=close, flush=flush))
+        progress.paid = lambda: client.answered
+        yield client
+    logger.info("%d calls paid, %d attempts repeated", client.paid, client.retried)
+    for record in records:
+        if record.lost is not None:
+            raise record.lost
 
 
 def _problem_finder(expects: Expects) -> Callable[[Reply], str | None]:
@@ -68,12 +88,19 @@ def _problem_finder(expects: Expects) -> Callable[[Reply], str | None]:
     return find_problem
 
 
-def own_price(order: Order) -> Price | None:
-    """Return the price that the order gives, None where litellm's own counts."""
+def own_price(order: Order, model_name: str) -> Price | None:
+    """Return the price that the order gives for its main model, None where litellm's own counts."""
     price = Price(order.input_cost_per_token, order.output_cost_per_token)
-    return price if any(price) else None
+    return price if any(price) and model_name == order.recipe.model_name else None
+
+
+def find_prices(order: Order) -> dict[str, Price | None]:
+    """Return what each model's tokens cost, None where that is unknown."""
+    return {name: own_price(order, name) or llm.find_price(name) for name in order.models}
 
 
 def _budget(order: Order) -> Budget | None:
-    price = own_price(order) or (llm.find_price(order.recipe.model_name) if order.max_cost_usd else None)
-    return Budget(order.max_cost_usd, price, order.recipe.max_tokens) if order.max_cost_usd and price else None
+    if not order.max_cost_usd:
+        return None
+    prices = {name: price for name, price in find_prices(order).items() if price}
+    return Budget(order.max_cost_usd, prices[order.recipe.model_name], order.recipe.max_tokens, prices)

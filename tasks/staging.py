@@ -1,5 +1,6 @@
 """Stages requests for the generate step: in shards, with what the journal knows of each."""
 
+import tempfile
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -9,6 +10,7 @@ import polars as pl
 from tasks.clients import frames, journal
 from tasks.core.columns import COMPLETIONS
 from tasks.core.requests import Order, Shard
+from tasks.core.takeovers import follow, key_requests, sum_up
 from tasks.processes import count_processes
 
 SHARD_ROWS = 5_000
@@ -63,31 +65,71 @@ def stage_shards(
         return
     # What a killed run paid for may still lie on this machine alone.
     journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
-    plan = requests.scan()
-    known = requests.folder / "known"
     size = _shard_rows(requests.rows, count_processes())
-    shard = ((pl.col("plan_row") - requests.first_row) // size).alias("shard")
-    journal.look_up(order.layout.journal(order.recipe.recipe_id), plan.select("request_key", "plan_row")).with_columns(
-        shard
-    ).sink_parquet(pl.PartitionBy(known, key="shard", include_key=False), mkdir=True)
+    own = [_look_up(order, name, _theirs(requests, name), requests, size) for name in order.shares]
+    others = [_look_up(order, name, _instead(order, requests, name), requests, size) for name in order.fallback_models]
     first_rows = range(0, requests.rows, size)
     for index, first_row in enumerate(first_rows):
-        rows = plan.slice(first_row, size).collect()
-        files = sorted((known / f"shard={index}").glob("*.parquet"))
-        completions = pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
-        if files:
-            completions = journal.keep_earliest(pl.read_parquet(files)).select(completions.columns)
-        staged = rows.join(completions, on="request_key", how="left", maintain_order="left").with_columns(
-            cached=pl.col("completed_at").is_not_null()
+        rows = requests.scan().slice(first_row, size).collect()
+        known = _read(others, index)
+        staged = rows.join(_read(own, index), on="request_key", how="left", maintain_order="left").with_columns(
+            cached=pl.col("completed_at").is_not_null(), turned_down_by=pl.lit([], dtype=pl.List(pl.String))
         )
+        staged, left = follow(staged, known, order)
         if only_cached:
             staged = staged.filter("cached")
         uri = f"{order.staging}/plan/{number + index:06}.parquet"
         frames.write_frame(staged, uri)
-        label = f"{index + 1}/{len(first_rows)}" + (f" of round {round_ + 1}" if round_ else "")
-        yield Shard(number + index, uri, round_, staged.height, int(staged["cached"].sum()), label=label)
+        known_uri = f"{order.staging}/known/{number + index:06}.parquet" if known.height else ""
+        if known_uri:
+            frames.write_frame(known, known_uri)
+        cached = int(staged["cached"].sum())
+        yield Shard(
+            number + index,
+            uri,
+            round_,
+            staged.height,
+            cached,
+            label=f"{index + 1}/{len(first_rows)}" + (f" of round {round_ + 1}" if round_ else ""),
+            known_uri=known_uri,
+            turned_down=sum_up(left),
+        )
 
 
 def _shard_rows(rows: int, processes: int) -> int:
     most = ceil(rows / (SHARDS_A_PROCESS * processes)) if processes else SHARD_ROWS
     return min(SHARD_ROWS, max(LEAST_SHARD_ROWS, most))
+
+
+def _theirs(requests: Scratch, model_name: str) -> pl.LazyFrame:
+    """Return request_key and plan_row of the requests that belong to a model."""
+    return requests.scan().filter(pl.col("model_name") == model_name).select("request_key", "plan_row")
+
+
+def _instead(order: Order, requests: Scratch, model_name: str) -> pl.LazyFrame:
+    """Return request_key and plan_row of those that a fallback would make in the place of all others."""
+    folder = Path(tempfile.mkdtemp(dir=requests.folder))
+    for first_row in range(0, requests.rows, SHARD_ROWS):
+        rows = requests.scan().slice(first_row, SHARD_ROWS).filter(pl.col("model_name") != model_name).collect()
+        keyed = key_requests(rows.with_columns(model_name=pl.lit(model_name)), order)
+        keyed.select("request_key", "plan_row").write_parquet(folder / f"{first_row:012}.parquet", compression="lz4")
+    return pl.scan_parquet(folder / "*.parquet")
+
+
+def _look_up(order: Order, model_name: str, wanted: pl.LazyFrame, requests: Scratch, size: int) -> Path:
+    """Write what a model's journal has for the keys of `wanted` to a folder, by shard, and return it."""
+    folder = Path(tempfile.mkdtemp(dir=requests.folder))
+    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
+    shard = ((pl.col("plan_row") - requests.first_row) // size).alias("shard")
+    journal.look_up(uri, wanted, failures=bool(order.fallback_models)).with_columns(shard).sink_parquet(
+        pl.PartitionBy(folder, key="shard", include_key=False), mkdir=True
+    )
+    return folder
+
+
+def _read(folders: list[Path], shard: int) -> pl.DataFrame:
+    files = [file for folder in folders for file in sorted((folder / f"shard={shard}").glob("*.parquet"))]
+    columns = ["request_key", *COMPLETIONS]
+    if not files:
+        return pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
+    return journal.keep_earliest(pl.read_parquet(files)).select(columns)

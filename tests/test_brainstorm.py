@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,14 @@ from flows.brainstorm import brainstorm, place_brainstorm
 from flows.stand_in import load_samples
 from flows.telling import call
 from tasks.clients import storage, table
-from tasks.core.brainstorming import PERSONAS, TOPICS, Brainstorm, BrainstormRecipe, request_lists
+from tasks.core.brainstorming import (
+    PERSONAS,
+    TOPICS,
+    Brainstorm,
+    BrainstormRecipe,
+    BrainstormReport,
+    request_lists,
+)
 from tasks.core.errors import UsageError
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
@@ -149,7 +157,11 @@ def start(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[
 
     def run(**options: Any) -> Any:
         given = {"destination": f"{bucket}/out", "model_name": "openai/x", "api_base": model_server.api_base}
-        return call(brainstorm, **{**given, **options})
+        report = call(brainstorm, **{**given, **options})
+        if isinstance(report, BrainstormReport):
+            # Every description of every list is accounted for.
+            assert report.items == report.added + report.rejected + report.surplus
+        return report
 
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield run
@@ -172,6 +184,7 @@ def test_descriptions_come_out_of_nothing_and_more_cost_only_the_difference(
     turned_down = rows_under(first.rejected_uri)
     assert len(turned_down) == first.rejected
     assert {"not_text", "long_texts"} <= set(first.reasons)
+    assert first.surplus > 0
     assert all(row["reasons"] for row in turned_down)
     again = start(descriptions=30)
     assert (again.lists, again.paid, again.before, again.added) == (0, 0, 30, 0)
@@ -193,6 +206,22 @@ def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: s
     assert (silent.added, silent.reasons, silent.stopped) == (0, {"not_a_list": silent.lists}, "little new")
 
 
+def family(run_id: str) -> tuple[str, list[str]]:
+    """Return the flow that ran a flow run as its sub-flow, and those of all the sub-flows of that parent."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    with get_client(sync_client=True) as client:
+        step = client.read_flow_run(UUID(run_id)).parent_task_run_id
+        assert step is not None
+        parent = client.read_task_run(step).flow_run_id
+        assert parent is not None
+        children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+        runs = [client.read_flow_run(parent), *client.read_flow_runs(flow_run_filter=children)]
+        names = [client.read_flow(run.flow_id).name for run in runs]
+    return names[0], sorted(names[1:])
+
+
 def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: str) -> None:
     report = start(descriptions=25, then_generate=True, pairs_per_task=2)
     assert (report.source, report.accepted, report.published) == (f"{bucket}/out/tasks", 50, True)
@@ -202,3 +231,4 @@ def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: s
     assert (found.height, found.null_count().sum_horizontal().item()) == (50, 0)
     order = [row["task"] for row in rows_under(f"{bucket}/out/tasks")]
     assert sorted(found["task"].unique()) == sorted(order)
+    assert family(report.run_id) == ("brainstorm", ["brainstorm", "short-text-matching"])

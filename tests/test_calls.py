@@ -11,7 +11,7 @@ from tasks.clients.attempts import ATTEMPTS, RESUME, Attempts, Request
 from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
 from tasks.clients.calls import ModelClient
 from tasks.clients.outcome import CallFault, Reply
-from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK
+from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK, Ceiling
 from tasks.core.errors import ModelError, PairmillError, StoppedError, StorageError
 from tasks.core.price import Price
 
@@ -291,3 +291,75 @@ def test_a_failed_call_waits_as_long_as_it_is_asked_to_but_not_beyond_the_patien
     (completion,) = complete(Model(lambda number: busy if number == 1 else GOOD), Kept(), patience_seconds=0.05)
     assert completion["attempts"] == 2
     assert 0.05 <= time.monotonic() - started < 600
+
+
+def ask_two(
+    first: Callable[[str], Awaitable[Reply]],
+    second: Callable[[str], Awaitable[Reply]],
+    relieved: bool,
+    **options: Any,
+) -> tuple[list[dict[str, Any]], Kept, list[dict[str, Any]]]:
+    """Ask the first of two models for 60 completions and the second one for 60 others, at once."""
+    kept, other, ceiling = Kept(), Kept(), Ceiling(8)
+    each = [
+        Attempts(model, record, ceiling, backoff_seconds=0.001, **options)
+        for model, record in ((first, kept), (second, other))
+    ]
+    with ModelClient(each[0], others={"second": each[1]}) as client, ThreadPoolExecutor(2) as steps:
+        requests = [Request(f"key {number}", f"prompt {number}", "first", relieved) for number in range(60)]
+        theirs = [Request(f"other {number}", f"prompt {number}", "second") for number in range(60)]
+        done = steps.submit(client.complete, requests), steps.submit(client.complete, theirs)
+        return done[0].result(60), kept, done[1].result(60)
+
+
+DOWN = {
+    "failing": (CallFault("transient", "503"), {}),
+    "refusing all": (CallFault("refused", "no", reason="content_policy"), {}),
+    "throttled": (CallFault("throttled", "429", retry_after=0.01), {"patience_seconds": 0.1}),
+    "throttled for long": (CallFault("throttled", "429", retry_after=3600.0), {}),
+}
+
+
+@pytest.mark.parametrize("name", DOWN)
+def test_a_model_that_is_down_is_relieved_of_the_rest_at_once_and_stops_no_other(name: str) -> None:
+    fault, options = DOWN[name]
+    model, good = Model(always(fault)), Model(always(GOOD), 0.001)
+    completions, kept, theirs = ask_two(model, good, relieved=True, **options)
+    assert {one["error"] for one in completions} <= {"call_failed", fault.reason}
+    assert [one["text"] for one in theirs] == ["a text"] * 60
+    # The journal knows of each, so that a later run goes straight to the model that took it over.
+    assert completions == [kept.completions[f"key {number}"] for number in range(60)]
+    most = {"refused": EQUAL_REFUSALS + 8, "transient": 5 * (FAILURE_STREAK + 8), "throttled": 60}
+    assert 0 < model.calls <= most[fault.kind]
+
+
+@pytest.mark.parametrize("name", DOWN)
+def test_a_model_that_is_down_stops_the_run_where_nobody_takes_over_and_is_named(name: str) -> None:
+    fault, options = DOWN[name]
+    with pytest.raises(StoppedError, match="first: " if fault.kind in ("transient", "refused") else "rate limit"):
+        ask_two(Model(always(fault)), Model(always(GOOD), 0.001), relieved=False, **options)
+
+
+def test_models_share_the_calls_in_flight_and_none_waits_for_the_others_to_end() -> None:
+    slow, fast = Model(always(GOOD), 0.02), Model(always(GOOD), 0.001)
+    together: list[int] = []
+    slow_calls: list[int] = []
+
+    def watch(model: Model) -> Callable[[str], Awaitable[Reply]]:
+        async def call(prompt: str) -> Reply:
+            together.append(slow.in_flight + fast.in_flight + 1)
+            if model is fast:
+                slow_calls.append(slow.calls)
+            return await model(prompt)
+
+        return call
+
+    completions, _, theirs = ask_two(watch(slow), watch(fast), relieved=False)
+    assert (len(completions), len(theirs), max(together)) == (60, 60, 8)
+    assert slow_calls[-1] < 60
+
+
+def test_a_budget_counts_each_model_at_its_own_price() -> None:
+    dear = Budget(1.0, PRICE, 100, {"dear": Price(PRICE.input * 2, PRICE.output * 2)})
+    assert dear.worst("prompt 0", "dear") == pytest.approx(2 * dear.worst("prompt 0", "cheap"))
+    assert dear.worst("prompt 0") == worst()

@@ -22,8 +22,10 @@ from deployments.definitions import read_deployments, read_environment
 from deployments.serve import make_deployments
 from flows.backfill import PARTITION_DEPLOYMENT
 from flows.run import ENVIRONMENT
+from tasks.clients import table
 from tasks.core.errors import PairmillError, UsageError
 from tests.stack import (
+    RUN_SECONDS,
     WORKER_LIMIT,
     WORKERS,
     Stack,
@@ -34,6 +36,7 @@ from tests.stack import (
     start_backfill,
     wait_for,
 )
+from tests.test_brainstorm import family, lister
 
 SETTINGS = {f"PAIRMILL_{name}": f"the {name}" for name in ("SOURCE", "DESTINATION", "MODEL", "API_BASE")}
 
@@ -287,6 +290,21 @@ def test_the_days_of_a_backfill_run_on_both_workers_of_the_pool(stack: Stack) ->
     shares = {worker: len(taken.findall(stack.log(worker).read_text())) for worker in WORKERS}
     assert sum(shares.values()) == len(days)
     assert all(shares.values()), shares
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_descriptions_and_their_pairs_come_out_of_nothing_on_the_pool(stack: Stack) -> None:
+    from prefect.deployments import run_deployment
+
+    stack.model.default = lister
+    parameters = {"then_generate": True, "descriptions": 12, "destination": f"{stack.bucket}/nothing"}
+    run: Any = run_deployment("brainstorm/brainstorm", parameters=parameters, timeout=RUN_SECONDS)
+    stack.model.forget()
+    assert (run.state.name, "published 12 pairs" in str(run.state.message)) == ("Completed", True), run.state.message
+    pairs = table.scan(table.open_table(f"{stack.bucket}/nothing/pairs"))
+    assert pairs is not None
+    assert family(str(pairs.collect()["run_id"][0])) == ("brainstorm", ["brainstorm", "short-text-matching"])
 
 
 @pytest.mark.deployments

@@ -187,6 +187,8 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     frames.write_frame(pairs, f"{layout.staging('2026-11-01', 'dead')}/plan/000000.parquet")
     texts = "".join(json.dumps({"task": text}) + "\n" for text in (secret, other))
     storage.write_bytes(f"{layout.destination}/tasks/a.jsonl", texts.encode())
+    turned_down = {"task": secret, "reasons": ["repeated"]}
+    storage.write_bytes(layout.rejected_tasks("r"), (json.dumps(turned_down) + "\n").encode())
     storage.write_bytes(layout.report_page("r", "html"), f"<p>{html.escape(secret)}</p>".encode())
     storage.write_bytes(layout.report_page("r", "md"), b"| stinking bishop | German |")
     storage.write_bytes(layout.report_page("other", "html"), b"<p>match a knife with its edge, German</p>")
@@ -200,7 +202,9 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     done = forget_description.fn(layout, "me", f" {secret} ")
 
     assert any("exports/v1: its card" in line for line in done)
-    assert any("The source was not touched" in line for line in done)
+    assert any("A source elsewhere was not touched" in line for line in done)
+    for name in ("tasks/a.jsonl", "rejected-tasks/r.jsonl"):
+        assert f"{layout.destination}/{name}: rows erased: 1" in done
     assert frames.read_frame(f"{layout.destination}/exports/v1/full/train.parquet").equals(full[1:])
     assert frames.read_frame(f"{layout.destination}/exports/v1/pairs/train.parquet").equals(anchors[1:])
     words = [secret, html.escape(secret), json.dumps(secret)[1:-1], "stinking", keys[0], "published-1"]

@@ -143,6 +143,34 @@ def test_new_languages_and_a_raised_quota_cost_only_the_difference(
     assert counts == [2] * 50
 
 
+def test_a_changed_description_is_a_new_one_and_spaces_are_no_change(run: Run, bucket: str) -> None:
+    def write(*texts: str) -> None:
+        lines = "\n".join(json.dumps({"task": text}) for text in texts)
+        boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=lines.encode())
+
+    write("match one", "match two", "match cafe\u0301s")
+    assert run().paid == 3
+    write(" match one ", "match two or three", "match caf\u00e9s")
+    night = run()
+    assert (night.requests, night.paid, night.already_served) == (1, 1, 2)
+    assert sorted(rows_of(bucket)["task"]) == ["match caf\u00e9s", "match one", "match two", "match two or three"]
+
+
+def test_what_one_night_leaves_short_the_next_ones_try_up_to_the_limit_of_all_of_them(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    put(bucket, 20)
+    model_server.script("thing a7 ", [answer("no json")])
+    nights = [run(max_attempts_per_pair=attempts) for attempts in (1, 3, 3)]
+    assert [(one.requests, one.paid, one.given_up, one.shortfall) for one in nights] == [
+        *((20, 20, 0, 1), (2, 2, 0, 1), (0, 0, 1, 1)),
+    ]
+    assert [one.shortfall_reasons for one in nights] == [{"unparsable": 1}] * 3
+    model_server.forget()
+    last = run(max_attempts_per_pair=4)
+    assert (last.requests, last.accepted, last.given_up, last.shortfall) == (1, 1, 0, 0)
+
+
 def test_a_duplicate_counts_as_missing_and_is_asked_for_again(run: Run, bucket: str, model_server: ModelServer) -> None:
     put(bucket, 4)
     same = answer(good_text("everybody says this"))

@@ -65,18 +65,38 @@ def test_every_sample_pair_passes_every_rule() -> None:
     assert frame.select("input", "positive_document").is_duplicated().sum() == 0
 
 
-def test_each_request_for_a_sample_gets_its_next_pair_then_an_honest_generic_one() -> None:
+def test_each_request_for_a_sample_gets_its_next_pair_then_numbers_that_are_no_words() -> None:
     ours = SAMPLES[DESCRIPTION]["German"]
     replies = [text_of(body) for status, body in ask(len(ours) + 5, language="German") if status == 200]
     found = [[parsed.input, parsed.positive_document] for parsed in map(parse_pair, replies[: len(ours)])]
     assert found == ours
-    assert "nothing here was written by a model" in replies[-1]
+    last = parse_pair(replies[-1])
+    assert not any(sign.isalpha() for sign in f"{last.input}{last.positive_document}")
     assert len(set(replies)) == len(replies)
 
 
 def test_what_it_does_not_know_gets_a_generic_pair() -> None:
     (_, body) = ask(1, "a description of nobody's")[0]
     assert "stand-in words" in text_of(body)
+    assert "nothing here was written by a model" in text_of(body)
+
+
+def test_what_it_does_not_know_passes_every_rule_in_every_language() -> None:
+    known = stand_in.StandIn(SAMPLES)
+    rows = []
+    for name in LANGUAGES:
+        for number in range(5):
+            task = f"match a thing with thing {number}"
+            one, other = known._answer(build_prompt(task, name))
+            rows.append({"task": task, "language": name, "input": one, "positive_document": other})
+    nothing = dict.fromkeys(("finish_reason", "error", "problem"), pl.String)
+    frame = pl.DataFrame(rows).with_columns(
+        text=pl.lit("{}"), **{name: pl.lit(None, dtype) for name, dtype in nothing.items()}
+    )
+    judged = judge(frame.lazy(), ()).collect()
+    assert judged.filter(pl.col("reasons").list.len() > 0).select("language", "input", "reasons").rows() == []
+    assert judged.filter(pl.col("flags").list.len() > 0).height == 0
+    assert frame.select("input", "positive_document").is_duplicated().sum() == 0
 
 
 def test_it_says_what_it_is_and_counts_tokens() -> None:

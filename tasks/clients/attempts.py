@@ -10,11 +10,18 @@ from typing import Any, Protocol
 from tasks.clients.budget import Budget
 from tasks.clients.llm import CALL_DEADLINE_SECONDS
 from tasks.clients.outcome import Call, CallFault, Reply, make_completion, no_reply
-from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Breaker, Limiter
+from tasks.clients.pacing import (
+    BACKOFF_CEILING_SECONDS,
+    BACKOFF_SECONDS,
+    PATIENCE_SECONDS,
+    Breaker,
+    Ceiling,
+    Limiter,
+)
 from tasks.clients.rates import Place, Rates
 from tasks.core.errors import ModelError, PairmillError, StoppedError
 from tasks.core.price import Price
-from tasks.core.rules import CALL_FAILED
+from tasks.core.rules import CALL_FAILED, TURNED_DOWN
 
 ATTEMPTS = 5
 RESUME = "What was paid for is kept: run the same command again to go on."
@@ -32,22 +39,25 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One wanted completion."""
+    """One wanted completion: of `model_name`, or of a client's only model, whom others may `relieve` of it."""
 
     key: str
     prompt: str
+    model_name: str = ""
+    relieved: bool = False
 
 
 class Attempts:
     """Gives one request after the other its completion; any number at once, in one event loop.
 
     A completion is a dict with the columns of COMPLETIONS. Counters are of this
-    object's life: `paid` replies, `failed` calls, `retried` attempts.
+    object's life: `paid` replies, `failed` calls, `retried` attempts. `down` says why the
+    model answers no more, empty while it does.
 
     Args:
         call: Makes one attempt.
         journal: Keeps completions before they count.
-        concurrency: Most calls in flight.
+        concurrency: Most calls in flight, of this model or of all that share the ceiling.
         rates: The pace of calls; heeds what replies say of rate limits.
         budget: What the run may cost, None for no limit.
         price: What a completion's cost is made from, None for what the reply says.
@@ -61,7 +71,7 @@ class Attempts:
         self,
         call: Call,
         journal: Record,
-        concurrency: int,
+        concurrency: int | Ceiling,
         *,
         rates: Rates | None = None,
         budget: Budget | None = None,
@@ -74,6 +84,7 @@ class Attempts:
         self.paid = 0
         self.failed = 0
         self.retried = 0
+        self.down = ""
         self.stopped: PairmillError | None = None
         self.on_stop: Callable[[], object] = lambda: None
         self.limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
@@ -92,14 +103,21 @@ class Attempts:
     async def complete(self, request: Request) -> dict[str, Any]:
         """Return the completion of `request`, which is in the journal then.
 
+        Where the model is down and others may relieve it of the request, that is a call that failed.
+
         Raises:
             ModelError, StoppedError, StorageError: The run is over.
         """
         tries = _Tries()
         while True:
-            place = await self.limiter.acquire()
+            try:
+                place = await self.limiter.acquire()
+            except StoppedError as error:
+                return self._relieve(request, tries, error)
             try:
                 completion = await self._try(request, place, tries)
+            except _DownError as error:
+                return self._relieve(request, tries, error)
             except PairmillError as error:
                 # Before the place is free: nobody else may start now.
                 self.stop(error)
@@ -108,7 +126,21 @@ class Attempts:
                 self.limiter.release()
             if completion is not None:
                 return completion
-            await asyncio.sleep(tries.pause)
+            await self.limiter.pause(tries.pause)
+
+    def _relieve(self, request: Request, tries: "_Tries", error: StoppedError) -> dict[str, Any]:
+        """Leave `request` to another model, since this one is down.
+
+        Raises:
+            StoppedError: There is none, and the run is over.
+        """
+        if not request.relieved:
+            self.stop(error)
+            raise error
+        self._go_down(error)
+        completion = make_completion(no_reply(CALL_FAILED), 0.0, tries.failures, tries.throttles)
+        self._journal.append(request.key, completion)
+        return completion
 
     async def _try(self, request: Request, place: Place, tries: "_Tries") -> dict[str, Any] | None:
         """Make one attempt; None where another one is due, after `tries.pause` seconds.
@@ -122,7 +154,7 @@ class Attempts:
         if self._journal.lost is not None:
             raise self._journal.lost
         try:
-            reply = await self._attempt(request.prompt, place)
+            reply = await self._attempt(request, place)
         except CallFault as fault:
             match fault.kind:
                 case "fatal":
@@ -142,7 +174,7 @@ class Attempts:
                 case "transient":
                     tries.failures += 1
                     if tries.failures == ATTEMPTS:
-                        return self._give_up(place, tries, fault)
+                        return self._give_up(request, place, tries, fault)
                     asked = min(fault.retry_after or 0.0, self._patience)
                     tries.pause = max(asked, self._pause(tries.failures))
             self.retried += 1
@@ -150,14 +182,14 @@ class Attempts:
         self.limiter.succeeded(place)
         return self._keep(request, reply, place, tries)
 
-    async def _attempt(self, prompt: str, place: Place) -> Reply:
+    async def _attempt(self, request: Request, place: Place) -> Reply:
         """Make one call within the deadline; whatever comes of it, the ledgers are settled.
 
         Raises:
             CallFault: It brought no reply.
             StoppedError: The budget does not allow it.
         """
-        reserved = await self.budget.reserve(prompt) if self.budget else 0.0
+        reserved = await self.budget.reserve(request.prompt, request.model_name) if self.budget else 0.0
         # Cancelled in flight, it may be billed all the same.
         cost: float | None = None
         tokens: int | None = None
@@ -165,7 +197,7 @@ class Attempts:
         try:
             try:
                 async with asyncio.timeout(self._deadline):
-                    reply = await self._call(prompt)
+                    reply = await self._call(request.prompt)
             except TimeoutError:
                 message = f"no whole reply within {self._deadline:g} seconds"
                 raise CallFault("transient", message, billed=True) from None
@@ -189,7 +221,7 @@ class Attempts:
     def _throttle(self, place: Place, fault: CallFault) -> None:
         if not self.limiter.throttled(place, fault.retry_after):
             asks = f", and asks to wait {fault.retry_after:,.0f} seconds" if fault.retry_after else ""
-            raise StoppedError(
+            raise _DownError(
                 f"The provider answers every call with a rate limit{asks} ({fault.message}). A run waits "
                 f"{self._patience:,.0f} seconds for one good reply, no longer. {RESUME}"
             )
@@ -209,20 +241,38 @@ class Attempts:
         self.paid += not refused
         self.failed += refused
         problem = self._find_problem(reply) if self._breaker.at_start else None
-        self._trip(problem or "", problem=problem)
+        self._trip(request, problem or "", problem=problem)
         return completion
 
-    def _give_up(self, place: Place, tries: "_Tries", fault: CallFault) -> dict[str, Any]:
-        """A call that failed for good today; not in the journal, since a later try may mend it."""
+    def _give_up(self, request: Request, place: Place, tries: "_Tries", fault: CallFault) -> dict[str, Any]:
+        """A call that failed for good today; a later try may mend it, so the journal has it only beside another's."""
         self.failed += 1
-        self._trip(fault.message, failed=True, problem=CALL_FAILED)
-        return make_completion(no_reply(CALL_FAILED), time.monotonic() - place.at, tries.failures, tries.throttles)
+        completion = make_completion(
+            no_reply(CALL_FAILED), time.monotonic() - place.at, tries.failures, tries.throttles
+        )
+        if request.relieved:
+            self._journal.append(request.key, completion)
+        self._trip(request, fault.message, failed=True, problem=CALL_FAILED)
+        return completion
 
-    def _trip(self, last: str, *, failed: bool = False, problem: str | None) -> None:
+    def _trip(self, request: Request, last: str, *, failed: bool = False, problem: str | None) -> None:
         why = self._breaker.note(failed=failed, problem=problem)
-        if why:
-            hint = "" if failed else " Look at a few with --limit 20, and change the model or its parameters."
-            raise StoppedError(f"Stopped, since {why} (last: {last}).{hint} {RESUME}")
+        if not why:
+            return
+        hint = "" if failed else " Look at a few with --limit 20, and change the model or its parameters."
+        name = f"{request.model_name}: " if request.model_name else ""
+        error = StoppedError(f"Stopped, since {name}{why} (last: {last}).{hint} {RESUME}")
+        if not (request.relieved and problem in TURNED_DOWN):
+            raise error
+        self._go_down(error)
+
+    def _go_down(self, error: StoppedError) -> None:
+        self.down = self.down or str(error)
+        self.limiter.close(error)
+
+
+class _DownError(StoppedError):
+    """This model will not answer before the patience is over."""
 
 
 @dataclass

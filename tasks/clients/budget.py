@@ -1,7 +1,8 @@
 """What a run may cost: a ledger that is asked before each call."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tasks.core.errors import StoppedError
 from tasks.core.price import Price
@@ -16,15 +17,16 @@ NEXT_CALL = "the next call may cost ${:,.4f}, which would exceed"
 class Budget:
     """Lets no call start whose worst case would take the run above `max_cost_usd`.
 
-    `spent` counts replies at their cost, and at their worst case where a reply
-    was lost on the way or did not say what it took. `leased` says that more may be
-    lent: then a call waits for it, `short`, however long. `asked` is the most that the
-    latest call could cost. For use in one event loop.
+    `price` is that of every model that is not in `prices`. `spent` counts replies at
+    their cost, and at their worst case where a reply was lost on the way or did not say
+    what it took. `leased` says that more may be lent: then a call waits for it, `short`,
+    however long. `asked` is the most that the latest call could cost. For use in one event loop.
     """
 
     max_cost_usd: float
     price: Price
     max_tokens: int
+    prices: Mapping[str, Price] = field(default_factory=dict)
     spent: float = 0.0
     reserved: float = 0.0
     in_flight: int = 0
@@ -35,13 +37,13 @@ class Budget:
     def __post_init__(self) -> None:
         self._settled = asyncio.Event()
 
-    async def reserve(self, prompt: str) -> float:
+    async def reserve(self, prompt: str, model_name: str = "") -> float:
         """Reserve the most that one call can cost, waiting for calls in flight where that is needed.
 
         Raises:
             StoppedError: Nothing is in flight and the rest is not enough.
         """
-        worst = self.asked = self.worst(prompt)
+        worst = self.asked = self.worst(prompt, model_name)
         while not self.allows(worst):
             if not self.in_flight and not self.leased:
                 raise self.used_up(NEXT_CALL.format(worst))
@@ -80,6 +82,6 @@ class Budget:
         self.spent += reserved if cost_usd is None else cost_usd
         self._settled.set()
 
-    def worst(self, prompt: str) -> float:
+    def worst(self, prompt: str, model_name: str = "") -> float:
         """Return the most that a call can cost: no token is shorter than a byte."""
-        return self.price.of(len(prompt.encode()) + AROUND_PROMPT_TOKENS, self.max_tokens)
+        return self.prices.get(model_name, self.price).of(len(prompt.encode()) + AROUND_PROMPT_TOKENS, self.max_tokens)

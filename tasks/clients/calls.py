@@ -1,4 +1,4 @@
-"""The crowd of calls around a model: one loop, shard after shard, and its end.
+"""The crowd of calls around a run's models: one loop, shard after shard, and its end.
 
 One thread per process runs the event loop; the threads of generate steps hand
 their requests to it and wait.
@@ -6,8 +6,10 @@ their requests to it and wait.
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 from tasks.clients.attempts import RESUME, Attempts, Request
@@ -24,6 +26,7 @@ class ModelClient:
 
     Args:
         attempts: Gives a request its completion.
+        others: By the name of each further model, the same; a request names its own.
         close_call: Awaited in the loop that made the calls, before it ends.
         flush: Puts what was paid for where other machines find it.
     """
@@ -32,20 +35,28 @@ class ModelClient:
         self,
         attempts: Attempts,
         *,
+        others: Mapping[str, Attempts] | None = None,
         close_call: Callable[[], Coroutine[Any, Any, None]] | None = None,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.attempts = attempts
+        self.others = dict(others or {})
         self.flush = flush
         self._close_call = close_call
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._shards: set[asyncio.Task[Any]] = set()
-        self._turn = asyncio.Lock()
+        self._turns = {one: asyncio.Lock() for one in self.models}
+
+    @property
+    def models(self) -> list[Attempts]:
+        """The attempts of every model."""
+        return [self.attempts, *self.others.values()]
 
     def __enter__(self) -> Self:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
-        self.attempts.on_stop = lambda: self._loop.call_soon_threadsafe(self._cancel_shards)
+        for one in self.models:
+            one.on_stop = partial(self._stop_all, one)
         self._thread = threading.Thread(target=self._loop.run_forever, name="model", daemon=True)
         self._thread.start()
         return self
@@ -65,6 +76,11 @@ class ModelClient:
     def stop(self, error: PairmillError) -> None:
         """Make every waiting and later call of `complete` raise `error`; the first stop counts."""
         self.attempts.stop(error)
+
+    def _stop_all(self, first: Attempts) -> None:
+        for one in self.models:
+            one.stop(first.stopped or StoppedError(f"The run was stopped. {RESUME}"))
+        self._loop.call_soon_threadsafe(self._cancel_shards)
 
     def complete(self, requests: list[Request]) -> list[dict[str, Any]]:
         """Return one completion for each request, in their order; all are in the journal.
@@ -110,9 +126,24 @@ class ModelClient:
         )
 
     @property
+    def paid(self) -> int:
+        """Replies that were paid for so far."""
+        return sum(one.paid for one in self.models)
+
+    @property
+    def retried(self) -> int:
+        """Attempts that were repeated so far."""
+        return sum(one.retried for one in self.models)
+
+    @property
+    def answered(self) -> int:
+        """Requests that have their completion, or never will."""
+        return sum(one.paid + one.failed for one in self.models)
+
+    @property
     def limit(self) -> int:
-        """What the adaptive limit on calls in flight stands at."""
-        return int(self.attempts.limiter.limit)
+        """What the adaptive limits on calls in flight stand at, all in all."""
+        return min(self.attempts.limiter.ceiling, sum(int(one.limiter.limit) for one in self.models))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> None:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -139,7 +170,23 @@ class ModelClient:
         this = cast("asyncio.Task[Any]", asyncio.current_task())
         self._shards.add(this)
         completions: list[dict[str, Any]] = [{} for _ in requests]
-        waiting = iter(enumerate(requests))
+        groups: defaultdict[Attempts, list[tuple[int, Request]]] = defaultdict(list)
+        for position, request in enumerate(requests):
+            groups[self._of(request)].append((position, request))
+        asked = [asyncio.create_task(self._ask(one, group, completions)) for one, group in groups.items()]
+        try:
+            await asyncio.gather(*asked)
+        except PairmillError as error:
+            self.stop(error)
+            raise self.attempts.stopped or error from None
+        finally:
+            await _end(asked)
+            self._shards.discard(this)
+        return completions
+
+    async def _ask(self, model: Attempts, group: list[tuple[int, Request]], completions: list[dict[str, Any]]) -> None:
+        """Put the completions of one model's requests into their places."""
+        waiting = iter(group)
         handed_out = asyncio.Event()
 
         async def work() -> None:
@@ -152,21 +199,15 @@ class ModelClient:
         workers: list[asyncio.Task[None]] = []
         try:
             # One shard after the other, so that the first is judged while the next is asked for.
-            async with self._turn:
-                workers += [
-                    asyncio.create_task(work()) for _ in range(min(len(requests), self.attempts.limiter.ceiling))
-                ]
+            async with self._turns[model]:
+                workers += [asyncio.create_task(work()) for _ in range(min(len(group), model.limiter.ceiling))]
                 await handed_out.wait()
             await asyncio.gather(*workers)
-        except PairmillError as error:
-            self.stop(error)
-            raise self.attempts.stopped or error from None
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            self._shards.discard(this)
-        return completions
+            await _end(workers)
+
+    def _of(self, request: Request) -> Attempts:
+        return self.others.get(request.model_name, self.attempts)
 
     async def _single_flight(self, request: Request) -> dict[str, Any]:
         """Ask once for equal requests that are in flight at the same time."""
@@ -176,10 +217,16 @@ class ModelClient:
         # A future, since a task for each call costs more than its journal line.
         mine = self._in_flight[request.key] = self._loop.create_future()
         try:
-            completion = await self.attempts.complete(request)
+            completion = await self._of(request).complete(request)
             mine.set_result(completion)
         finally:
             # What ends one caller ends all of them: the run is over.
             mine.cancel()
             del self._in_flight[request.key]
         return completion
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

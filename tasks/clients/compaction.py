@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.clients import frames, storage
+from tasks.clients import frames, journal, storage
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
 from tasks.core.errors import StorageError
@@ -64,7 +64,7 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None
     if oldest is not None:
         rows = rows.filter(pl.col("completed_at") >= oldest)
     earliest = (
-        rows.sort("request_key", "completed_at", "segment")
+        rows.sort("request_key", *journal.EARLIEST)
         .unique("request_key", keep="first", maintain_order=True)
         .drop("segment")
     )

@@ -26,11 +26,16 @@ import polars as pl
 from tasks.clients import frames, storage
 from tasks.core.columns import JOURNAL, UTC_TIME
 from tasks.core.errors import PairmillError, StorageError
+from tasks.core.rules import CALL_FAILED
 
 SEGMENT_SECONDS = 2.0
 SEGMENT_BYTES = 4 << 20
 # Uploads that fail in a row before the run stops paying for what only this machine holds.
 UPLOAD_ATTEMPTS = 15
+
+# A call that failed for good is no answer: any other completion of its key counts before it.
+FAILED = pl.col("error").eq_missing(CALL_FAILED)
+EARLIEST = (FAILED, pl.col("completed_at"), pl.col("segment"))
 
 
 def local_folder() -> Path:
@@ -246,12 +251,13 @@ def find_segments(uri: str) -> list[str]:
     return [item.uri for item in storage.list_objects(uri) if item.uri.endswith(".parquet")]
 
 
-def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
+def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.LazyFrame:
     """Return every completion that the journal at `uri` has for the keys of `wanted`.
 
     Args:
         uri: The recipe's prefix.
         wanted: Column request_key, and any others, which travel along.
+        failures: With calls that failed for good, too; they are kept only where another model could take over.
 
     Returns:
         JOURNAL's columns, `segment` and those of `wanted`, unsorted; a key may
@@ -262,10 +268,12 @@ def look_up(uri: str, wanted: pl.LazyFrame) -> pl.LazyFrame:
         empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
         return empty.join(wanted, on="request_key")
     known = frames.scan_frames(segments, include_file_paths="segment")
+    if not failures:
+        known = known.filter(~FAILED)
     # The journal is the larger side, whatever polars guesses: it streams past the plan's keys.
     return known.join(wanted, on="request_key", build_side="force_right")
 
 
 def keep_earliest(completions: pl.DataFrame) -> pl.DataFrame:
-    """Keep one completion a key: the earliest, then the first by its segment's name."""
-    return completions.sort("completed_at", "segment").unique("request_key", keep="first", maintain_order=True)
+    """Keep one completion a key: the earliest answer, then the first by its segment's name."""
+    return completions.sort(EARLIEST).unique("request_key", keep="first", maintain_order=True)

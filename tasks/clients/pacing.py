@@ -6,6 +6,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from tasks.clients.rates import Place, Rates
 from tasks.core.errors import StoppedError
@@ -23,6 +24,25 @@ FAILURE_STREAK = 20
 EQUAL_REFUSALS = 50
 
 
+class Ceiling:
+    """The most calls in flight of all the limiters that share it; a place that falls free goes round among them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.in_flight = 0
+        self._limiters: list[Limiter] = []
+
+    def join(self, limiter: "Limiter") -> None:
+        """Count the calls of `limiter`, too."""
+        self._limiters.append(limiter)
+
+    def offer(self, last: "Limiter") -> None:
+        """Let those that wait take what is free, the one whose call has ended last of all."""
+        at = self._limiters.index(last) + 1
+        for limiter in (*self._limiters[at:], *self._limiters[:at]):
+            limiter.give_places()
+
+
 class Limiter:
     """Adaptive concurrency: additive increase, multiplicative decrease (AIMD).
 
@@ -30,13 +50,13 @@ class Limiter:
     cuts it to 0.7 of itself, at most once a round trip, and a round trip without
     it raises it by one, up to just below where the cut was; beyond that only after
     a calm while. After a storm it doubles again up to where the first cut left it.
-    It is never above `ceiling`. A pause that one call was told holds for all, and
+    It is never above `ceiling`, which several may share. A pause that one call was told holds for all, and
     so does the pace of `rates`. For use in one event loop.
     """
 
     def __init__(
         self,
-        ceiling: int,
+        ceiling: int | Ceiling,
         rates: Rates | None = None,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -44,7 +64,9 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rates = rates or Rates()
-        self.ceiling = ceiling
+        self._shared = ceiling if isinstance(ceiling, Ceiling) else Ceiling(ceiling)
+        self._shared.join(self)
+        self.ceiling = self._shared.most
         self.limit = 1.0
         self.in_flight = 0
         self._patience, self._backoff, self._clock = patience_seconds, backoff_seconds, clock
@@ -56,16 +78,20 @@ class Limiter:
         self._cuts = 0
         self._waiting: deque[asyncio.Future[Place]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed: StoppedError | None = None
+        self._ended = asyncio.Event()
 
     async def acquire(self) -> Place:
         """Wait for a place, first come, first served.
 
         Raises:
-            StoppedError: The provider says that a rate limit is used up for longer than the patience.
+            StoppedError: The provider says that a rate limit is used up for longer than the patience, or `close`.
         """
+        if self._closed is not None:
+            raise self._closed
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        self._give_places()
+        self.give_places()
         try:
             return await future
         except asyncio.CancelledError:
@@ -76,9 +102,25 @@ class Limiter:
     def release(self) -> None:
         """Give the place back."""
         self.in_flight -= 1
+        self._shared.in_flight -= 1
         if self._known == math.inf:
             self.limit = max(self.limit, min(self.ceiling, FIRST_CALLS))
-        self._give_places()
+        self._shared.offer(self)
+
+    def close(self, error: StoppedError) -> None:
+        """Let nobody wait any more: each gets `error` in the place of a place."""
+        self._closed = error
+        self._ended.set()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(error)
+        self._waiting.clear()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until `close`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
 
     def succeeded(self, place: Place) -> None:
         """Note a call that was answered."""
@@ -123,8 +165,10 @@ class Limiter:
         longest = min(BACKOFF_CEILING_SECONDS, self._backoff * 2.0 ** (self._cuts - 2))
         return random.uniform(0, longest) if self._cuts > 1 else 0.0  # noqa: S311
 
-    def _give_places(self) -> None:
-        while self._waiting and self.in_flight < max(1, int(self.limit)):
+    def give_places(self) -> None:
+        """Let those that wait have the places that are free."""
+        free = self._shared
+        while self._waiting and self.in_flight < max(1, int(self.limit)) and free.in_flight < free.most:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
@@ -144,12 +188,13 @@ class Limiter:
                 self._wake_in(delay)
                 return
             self.in_flight += 1
+            self._shared.in_flight += 1
             self._waiting.popleft().set_result(self.rates.take(now))
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_places)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.give_places)
 
 
 class Breaker:

@@ -121,8 +121,8 @@ class BrainstormReport(BaseModel):
 
     total = before + added, at most `wanted`. `stopped` says why it ended: enough,
     little new (hardly anything in the last round), or most lists. `lists` = cached +
-    paid + failed. Of the `items` in them some were `rejected` (a row may have
-    several `reasons`). Tokens and `cost_usd` (US dollars, null when unknown) are of
+    paid + failed. The `items` in them = added + rejected (a row may have several
+    `reasons`) + `surplus`, good ones beyond those wanted. Tokens and `cost_usd` (US dollars, null when unknown) are of
     the calls paid in this run. `uri` holds the new descriptions, `source` all.
     """
 
@@ -145,6 +145,7 @@ class BrainstormReport(BaseModel):
     failed: int
     items: int
     rejected: int
+    surplus: int
     reasons: dict[str, int]
     rounds: list[ListRound]
     input_tokens: int

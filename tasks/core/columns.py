@@ -17,7 +17,7 @@ UTC_TIME = pl.Datetime("us", "UTC")
 # The texts that the model writes; the names are those of the system we follow.
 TEXTS = ("input", "positive_document")
 
-# One row per wanted completion. `plan_row` counts from 0 in plan order.
+# One row per wanted completion. `plan_row` counts from 0 in plan order; `model_name` is who shall write it.
 REQUESTS: Schema = {
     "plan_row": pl.Int64,
     "request_key": pl.String,
@@ -25,6 +25,7 @@ REQUESTS: Schema = {
     "task": pl.String,
     "language": pl.String,
     "sample_index": pl.Int64,
+    "model_name": pl.String,
 }
 
 # One row per request that was answered or refused for good. `text` is null where
@@ -78,7 +79,10 @@ LINEAGE: Schema = {
 }
 REJECTION: Schema = {"reasons": pl.List(pl.String), "text": pl.String}
 
-OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, "cached": pl.Boolean})
+# What is staged beside them: whether the journal knew the completion, and the models that turned the request down.
+STAGED: Schema = {"cached": pl.Boolean, "turned_down_by": pl.List(pl.String)}
+
+OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, **STAGED})
 
 
 def source_names(columns: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a run would do and cost, in figures."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -19,6 +20,16 @@ class TokensPerCall(NamedTuple):
     input: tuple[float, float]
     output: tuple[float, float]
     source: str
+
+
+class Part(NamedTuple):
+    """What one model has to do: its calls, their tokens, and its price, None where that is unknown."""
+
+    model_name: str
+    calls: int
+    per_call: TokensPerCall
+    price: Price | None
+    price_from: str
 
 
 class Estimate(BaseModel):
@@ -109,28 +120,32 @@ class ListEstimate(BaseModel):
     max_cost_usd: float
 
 
-def estimate(
-    order: Order, plan: Plan, *, cached: int, per_call: TokensPerCall, price: Price | None, price_from: str
-) -> Estimate:
+def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) -> Estimate:
     """Return what the run of `order` would do.
 
     Args:
         order: The run.
         plan: What its extract step would find.
         cached: Requests that the journal answers.
-        per_call: Tokens of one call.
-        price: None where it is unknown.
-        price_from: Where it is known from.
+        parts: What each model of the mix has to do; what fallbacks may take over is not known.
     """
     calls = plan.requests - cached
-    low, high = (
-        (round(calls * given), round(calls * made)) for given, made in zip(per_call.input, per_call.output, strict=True)
-    )
+    tokens = [
+        [[round(one.calls * most) for most in ends] for ends in (one.per_call.input, one.per_call.output)]
+        for one in parts
+    ]
+    given, made = ([sum(ends) for ends in zip(*side, strict=True)] for side in zip(*tokens, strict=True))
+    costs = [
+        (one.price.of(given[0], made[0]), one.price.of(given[1], made[1]))
+        for one, (given, made) in zip(parts, tokens, strict=True)
+        if one.price
+    ]
+    low, high = (sum(ends) for ends in zip(*costs, strict=True)) if costs else (0.0, 0.0)
     return Estimate(
         partition=order.partition,
         source=order.source,
         destination=order.destination,
-        model_name=order.recipe.model_name,
+        model_name=", ".join(one.model_name for one in parts),
         descriptions=plan.descriptions,
         blank=plan.blank,
         repeated=plan.repeated,
@@ -140,11 +155,11 @@ def estimate(
         cached=cached,
         calls=calls,
         calls_most=max(calls, plan.requests * order.max_attempts_per_pair - cached),
-        input_tokens=(low[0], high[0]),
-        output_tokens=(low[1], high[1]),
-        tokens_from=per_call.source,
-        cost_usd=(price.of(*low), price.of(*high)) if price else None,
-        price_from=price_from,
+        input_tokens=(given[0], given[1]),
+        output_tokens=(made[0], made[1]),
+        tokens_from="; ".join(dict.fromkeys(one.per_call.source for one in parts)),
+        cost_usd=(low, high) if len(costs) == len(parts) else None,
+        price_from="; ".join(dict.fromkeys(one.price_from for one in parts)),
         max_cost_usd=order.max_cost_usd,
         would_publish=plan.requests > 0 and not order.limit,
         source_changes=list(plan.source_changes),

@@ -18,7 +18,7 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
     """Parse and judge completions.
 
     Args:
-        rows: REQUESTS, COMPLETIONS, `cached` and the source's own columns.
+        rows: REQUESTS, COMPLETIONS, STAGED and the source's own columns.
         order: The run.
 
     Returns:
@@ -34,7 +34,6 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
         pair_key=pair_key(),
         group_id=pl.lit(None, pl.Int64),
         partition=pl.lit(order.partition),
-        model_name=pl.lit(order.recipe.model_name),
         prompt_hash=pl.lit(PROMPT_HASH),
         run_id=pl.lit(order.run_id),
         created_at=pl.col("completed_at"),

@@ -9,6 +9,11 @@ from tasks.core.report import Profile, RunReport, headline, reason_rows
 TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
 
+MODEL_COLUMNS = (
+    *("model", "accepted", "rejected", "share", "taken over", "turned down"),
+    *("cost", "per 1,000 pairs"),
+)
+
 
 def escape(text: str, most: int = 200) -> str:
     """Return `text` on one line, as Markdown that shows it as it is, cut to `most` characters."""
@@ -45,6 +50,25 @@ def describe_variety(report: RunReport, profile: Profile) -> dict[str, str]:
         said = ", ".join(f"“{opening} …” {count:,}×" for opening, count in openings.items())
         facts[f"Repeated openings of {TITLES[column].lower()}"] = said or "none"
     return facts
+
+
+def model_rows(report: RunReport) -> list[list[str]]:
+    """Return the cells of a table of the models under MODEL_COLUMNS; no rows where there is but one."""
+    if len(report.by_model) < 2:
+        return []
+    return [
+        [
+            name,
+            f"{one.accepted:,}",
+            f"{one.rejected:,}",
+            f"{one.accepted / one.judged:.1%}" if one.judged else "",
+            f"{one.taken_over:,}",
+            ", ".join(f"{reason} {requests:,}" for reason, requests in one.turned_down.items()),
+            money(one.cost_usd),
+            "" if one.cost_per_pair is None else money(1000 * one.cost_per_pair),
+        ]
+        for name, one in report.by_model.items()
+    ]
 
 
 def report_markdown(report: RunReport, find_address: Callable[[str], str] = lambda _: "") -> str:
@@ -97,6 +121,8 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
     if report.profile is not None:
         facts = describe_variety(report, report.profile)
         parts += ["### Variety", table(["Figure", "Value"], [[escape(said), escape(facts[said])] for said in facts])]
+    if models := model_rows(report):
+        parts += ["### Models", table(list(MODEL_COLUMNS), [[escape(name), *cells] for name, *cells in models])]
     if report.by_variation:
         varied = [
             [escape(value), f"{one.accepted:,}", f"{one.rejected:,}", f"{one.duplicates:,}", _figure(one.distinct_2)]

@@ -5,7 +5,7 @@ from html import escape
 
 from tasks.core.cells import bar, columns, name, note, number, page, percent, section, short, table, text
 from tasks.core.languages import LANGUAGES
-from tasks.core.markdown import TITLES, describe_variety, money, money_per_pairs
+from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs
 from tasks.core.report import Changes, Drift, Profile, RunReport, headline, reason_rows
 
 MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
@@ -24,6 +24,8 @@ def report_page(report: RunReport) -> str:
         parts.append(section(f"Beside the day before, {report.drift.partition}", _drift(report.drift)))
     if report.by_language:
         parts.append(section("Languages", _languages(report)))
+    if models := model_rows(report):
+        parts.append(section("Models", table(MODEL_COLUMNS, [list(map(name, cells)) for cells in models])))
     if report.profile is not None:
         if any(report.profile.lengths.values()):
             parts.append(section("Lengths", _lengths(report.profile)))

@@ -9,8 +9,8 @@ import polars as pl
 from tasks.core.columns import REQUESTS, Schema
 from tasks.core.languages import LANGUAGES
 from tasks.core.naming import find_language, mix_shares
-from tasks.core.prompts import build_prompt
-from tasks.core.requests import Order, hash_descriptions, normalise_description, request_keys
+from tasks.core.requests import Order, hash_descriptions, normalise_description
+from tasks.core.takeovers import assign_models, is_over, key_requests
 
 EXPANDED_ROWS = 20_000
 
@@ -23,6 +23,7 @@ JUDGED: Schema = {
     "number": pl.Int128,
     "language": pl.String,
     "sample_index": pl.Int64,
+    "model_name": pl.String,
     "request_key": pl.String,
     "reason": pl.String,
 }
@@ -199,20 +200,23 @@ def next_requests(groups: pl.DataFrame, used: pl.DataFrame, order: Order) -> pl.
     fresh = candidates.filter(pl.int_range(pl.len()).over(GROUP) < pl.col("missing"))
     own = [name for name in REQUESTS if name != "plan_row"]
     own += [name for name in groups.columns if name not in own and name != "missing"]
-    return _with_keys(fresh, order).select(own)
+    return key_requests(fresh.with_columns(assign_models(fresh, order)), order).select(own)
 
 
 def _find_used(missing: pl.DataFrame, judged: pl.DataFrame, order: Order) -> pl.DataFrame:
-    """Return USED of the groups in `missing`; a request of another recipe has another key."""
+    """Return USED of the groups in `missing`, each sample once.
+
+    A request of another recipe has another key; one that a fallback may take over is not used up.
+    """
     before = missing.join(judged.rename({"request_key": "judged_key"}), on=["number", "language"], how="inner")
-    return _with_keys(before, order).filter(pl.col("request_key") == pl.col("judged_key")).select(*USED)
-
-
-def _with_keys(samples: pl.DataFrame, order: Order) -> pl.DataFrame:
-    indexes = samples["sample_index"].to_list()
-    prompts = map(build_prompt, samples["task"].to_list(), samples["language"].to_list(), indexes)
-    keys = request_keys(order.recipe, prompts, indexes)
-    return samples.with_columns(pl.Series("request_key", keys, dtype=pl.String))
+    known = key_requests(before.filter(pl.col("model_name").is_in(order.models)), order)
+    used = known.filter(pl.col("request_key") == pl.col("judged_key"))
+    if len(order.models) > 1:
+        first = assign_models(used, order).alias("first")
+        over = [is_over(order, *row) for row in used.select(first, "model_name", "reason").iter_rows()]
+        used = used.filter(pl.Series(over, dtype=pl.Boolean)).sort("reason", nulls_last=False, maintain_order=True)
+        used = used.unique([*GROUP, "sample_index"], keep="first", maintain_order=True)
+    return used.select(*USED)
 
 
 def _find_given_up(groups: pl.DataFrame, requests: pl.DataFrame, used: pl.DataFrame) -> pl.DataFrame:

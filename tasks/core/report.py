@@ -4,7 +4,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 # Lengths are counted in steps of so many characters.
 LENGTH_STEP = 2
@@ -46,6 +46,28 @@ class VariationFigures(BaseModel):
     rejected: int
     duplicates: int
     distinct_2: float | None
+
+
+class ModelFigures(BaseModel):
+    """What one model did.
+
+    `judged` = accepted + rejected are the rows of its completions, `taken_over` those of them that
+    another model had turned down, and `turned_down` its own requests that another took over, by
+    reason. `cost_usd` (US dollars, null when unknown) is of all its completions, whenever they were paid for.
+    """
+
+    judged: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    taken_over: int = 0
+    turned_down: dict[str, int] = {}
+    cost_usd: float | None = 0.0
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own way
+    @property
+    def cost_per_pair(self) -> float | None:
+        """US dollars an accepted pair, null where there is none or the cost is unknown."""
+        return self.cost_usd / self.accepted if self.accepted and self.cost_usd is not None else None
 
 
 class SamplePair(BaseModel):
@@ -123,7 +145,8 @@ class RunReport(BaseModel):
     `descriptions` are distinct ones, `unknown_languages` rows left out for what their
     column language says, and `already_served` counts descriptions x
     languages. judged = requests answered or refused for good, and accepted +
-    rejected = judged. `failed` are calls without a reply,
+    rejected = judged. `turned_down` counts requests that one model turned down and another took
+    over; they are judged once, but paid and failed count the calls of both. `failed` are calls without a reply,
     `retried` attempts that were repeated and `throttled` those told to wait;
     `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. `batched` of the
     calls paid were answered by `batches` of the provider's batch API, at half price. Tokens and `cost_usd`
@@ -179,6 +202,8 @@ class RunReport(BaseModel):
     shared_texts: GroupFigures = GroupFigures()
     by_language: dict[str, LanguageFigures]
     by_variation: dict[str, VariationFigures] = {}
+    turned_down: int = 0
+    by_model: dict[str, ModelFigures] = {}
     input_tokens: int
     output_tokens: int
     cost_usd: float | None

@@ -5,7 +5,7 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -56,7 +56,9 @@ class Order:
     """One run, resolved: what it reads, what it wants and where that goes.
 
     0 requests or tokens a minute are no cap, 0 US dollars no limit, and a price of
-    0 is litellm's own. `batch_deadline` is in hours after the start.
+    0 is litellm's own. `batch_deadline` is in hours after the start. `recipe` is that
+    of the main model; its price and revision are for that one alone, its address for all
+    models of its provider. `model_mix` is empty where it writes every request.
     """
 
     run_id: str
@@ -83,6 +85,32 @@ class Order:
     output_cost_per_token: float = 0.0
     batch: bool = False
     batch_deadline: int = 24
+    model_mix: Mapping[str, float] = field(default_factory=dict)
+    fallback_models: tuple[str, ...] = ()
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Each model's share of the requests, 1 in all."""
+        return self.model_mix or {self.recipe.model_name: 1.0}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that the run may call."""
+        return tuple(dict.fromkeys((*self.shares, *self.fallback_models)))
+
+    def recipe_of(self, model_name: str) -> Recipe:
+        """The recipe by which a model writes its requests."""
+        return self._recipes[model_name]
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        others = {name: replace(self.recipe, model_name=name, model_revision="") for name in self.models}
+        return others | {self.recipe.model_name: self.recipe}
+
+    def api_base_of(self, model_name: str) -> str:
+        """The address that a model is asked at; empty is its provider's own."""
+        ours, theirs = (name.partition("/")[0] for name in (self.recipe.model_name, model_name))
+        return self.api_base if ours == theirs else ""
 
     @property
     def layout(self) -> Layout:
@@ -95,6 +123,28 @@ class Order:
         return self.layout.staging(self.partition, self.run_id)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TurnedDown:
+    """Requests that one model would not or could not answer for one reason, and another took over.
+
+    Tokens are of the replies paid for in this run and so is `paid_usd`; `cost_usd` is
+    of all of them (US dollars), `unpriced` counts those whose cost is unknown.
+    """
+
+    model_name: str
+    reason: str
+    requests: int
+    paid: int
+    failed: int
+    retried: int
+    throttled: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    paid_usd: float
+    unpriced: int
+
+
 @dataclass(frozen=True)
 class Shard:
     """A slice of the requests, by reference: one Parquet of them and what the journal knows.
@@ -104,7 +154,8 @@ class Shard:
     `calls_in_flight` is where the adaptive limit stood when its calls were done, 0
     where none was made. `batches` are the names of the batches that have answered
     rows of it in this run, and `batched` counts those paid for. `label`
-    names it among those of its round, from 1.
+    names it among those of its round, from 1. `known_uri` is a Parquet of what the journal
+    has for the keys of fallbacks, empty where it has nothing.
     """
 
     number: int
@@ -117,6 +168,8 @@ class Shard:
     batched: int = 0
     batches: tuple[str, ...] = ()
     label: str = ""
+    known_uri: str = ""
+    turned_down: tuple[TurnedDown, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

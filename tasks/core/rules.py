@@ -20,8 +20,11 @@ from tasks.core.requests import RowFlag
 # What the client could not obtain; `call_failed` alone may be asked for again.
 CALL_FAILED = "call_failed"
 REFUSED_CALLS = ("context_window", "content_policy", "bad_request", "no_choices", CALL_FAILED)
+REFUSED = "refused"
+# The reasons for which another model may take a request over.
+TURNED_DOWN = (*REFUSED_CALLS, REFUSED)
 
-_REFUSAL = (
+REFUSAL = (
     r"(?i)^\W{0,3}(i['’]?m sorry|i am sorry|sorry,? (but )?i|i apologi[sz]e|i can['’]?t |i cannot |i can not "
     r"|i['’]?m (not able|unable)|i am (not able|unable)|as an ai|i won['’]?t |unfortunately,? i)"
 )
@@ -119,9 +122,9 @@ _CUT_OFF = pl.col("finish_reason").eq_missing("length")
 RULES: dict[str, pl.Expr] = {
     **{reason: pl.col("error").eq_missing(reason) for reason in REFUSED_CALLS},
     "truncated": _CUT_OFF,
-    "refused": pl.col("finish_reason").eq_missing("content_filter")
+    REFUSED: pl.col("finish_reason").eq_missing("content_filter")
     | _SENT & pl.col("text").is_null()
-    | (pl.col("problem").is_not_null() & pl.col("text").str.contains(_REFUSAL))
+    | (pl.col("problem").is_not_null() & pl.col("text").str.contains(REFUSAL))
     | _either(_REFUSAL_IN_TEXT),
     "unparsable": pl.col("problem") == "unparsable",
     "wrong_shape": pl.col("problem") == "wrong_shape",

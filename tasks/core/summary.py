@@ -10,7 +10,7 @@ from tasks.core.columns import Schema
 from tasks.core.diversity import measure_variations
 from tasks.core.planning import GROUP
 from tasks.core.report import SamplePair
-from tasks.core.requests import Order, Plan, Shard
+from tasks.core.requests import Order, Plan, Shard, TurnedDown
 
 SAMPLE_PAIRS = 5
 MOST_SHORTFALLS = 100
@@ -54,6 +54,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "batches": len({name for shard in shards for name in shard.batches}),
     }
     counts = _count(plan, judged) if judged is not None else _NOTHING
+    counts = counts | _count_turned_down(counts, [one for shard in shards for one in shard.turned_down])
     short = _find_shortfalls(plan, judged)
     reasons = short.group_by("reason").agg(pl.col("missing").sum()).sort("missing", "reason", descending=[True, False])
     missing = dict(short.group_by("language").agg(pl.col("missing").sum()).iter_rows())
@@ -68,11 +69,48 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
                 for language in sorted(judged_languages.keys() | missing.keys())
             },
             "requests": counts["judged"],
+            "by_model": _compare_models(order, judged, shards),
             "shortfall": plan.wanted - counts["accepted"],
             "shortfall_reasons": dict(reasons.iter_rows()),
             "shortfalls": short.drop_nulls("task").head(MOST_SHORTFALLS).to_dicts(),
         }
     )
+
+
+def _count_turned_down(counts: dict[str, Any], turned_down: Sequence[TurnedDown]) -> dict[str, Any]:
+    """Return the counts of calls and their cost with those of requests that another model took over."""
+    names = ("paid", "failed", "retried", "throttled", "input_tokens", "output_tokens")
+    found = {name: counts[name] + sum(getattr(one, name) for one in turned_down) for name in names}
+    unpriced = counts["cost_usd"] is None or any(one.paid and one.unpriced for one in turned_down)
+    cost = None if unpriced else counts["cost_usd"] + sum(one.paid_usd for one in turned_down)
+    return found | {"cost_usd": cost, "turned_down": sum(one.requests for one in turned_down)}
+
+
+def _compare_models(order: Order, judged: pl.LazyFrame | None, shards: Sequence[Shard]) -> dict[str, dict[str, Any]]:
+    """Return ModelFigures of each model that the run could call, in the order that it named them."""
+    found: dict[str, dict[str, Any]] = {name: {"turned_down": Counter(), "cost_usd": 0.0} for name in order.models}
+    if judged is None:
+        return found
+    accepted = pl.col("reasons").list.len() == 0
+    replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
+    rows = judged.group_by("model_name").agg(
+        judged=pl.len(),
+        accepted=accepted.sum(),
+        rejected=(~accepted).sum(),
+        taken_over=(pl.col("turned_down_by").list.len() > 0).sum(),
+        cost_usd=pl.col("cost_usd").filter(replied).sum(),
+        unpriced=pl.col("cost_usd").filter(replied).is_null().sum(),
+    )
+    unpriced = Counter[str]()
+    for row in rows.collect(engine="streaming").iter_rows(named=True):
+        name = row.pop("model_name")
+        unpriced[name] += row.pop("unpriced")
+        found[name] |= row
+    for one in (one for shard in shards for one in shard.turned_down):
+        unpriced[one.model_name] += one.unpriced
+        found[one.model_name]["cost_usd"] += one.cost_usd
+        found[one.model_name]["turned_down"][one.reason] += one.requests
+    return found | {name: found[name] | {"cost_usd": None} for name, count in unpriced.items() if count}
 
 
 def _find_shortfalls(plan: Plan, judged: pl.LazyFrame | None) -> pl.DataFrame:
