@@ -138,15 +138,17 @@ def test_a_second_upload_of_a_file_finds_itself(bucket: str, tmp_path: Path) -> 
     assert (tmp_path / "x-000001.jsonl").exists()
 
 
-def test_the_earliest_completion_of_a_request_wins_everywhere() -> None:
-    rows = [
+def test_the_earliest_answer_of_a_request_wins_everywhere_and_a_failure_is_none() -> None:
+    failed = {"request_key": "a", "segment": "0", "completed_at": NOON - timedelta(days=1), "error": "call_failed"}
+    rows: list[dict[str, Any]] = [
+        failed,
         {"request_key": "a", "text": "late", "segment": "1", "completed_at": NOON + timedelta(seconds=1)},
         {"request_key": "a", "text": "second", "segment": "2", "completed_at": NOON},
         {"request_key": "a", "text": "first", "segment": "1", "completed_at": NOON},
         {"request_key": "b", "text": "only", "segment": "9", "completed_at": NOON},
     ]
     for order in itertools.permutations(rows):
-        kept = journal.keep_earliest(pl.DataFrame(order)).sort("request_key")
+        kept = journal.keep_earliest(pl.DataFrame(order, schema_overrides={"error": pl.String})).sort("request_key")
         assert kept["text"].to_list() == ["first", "only"]
 
 

@@ -117,6 +117,23 @@ def test_a_check_tries_every_part_and_leaves_nothing_behind(
     assert (len(model_server.prompts), keys_of(bucket)) == (1, {"tasks/a.jsonl"})
 
 
+def test_a_check_tries_every_model_and_a_dry_run_counts_each(
+    given: list[str], model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = [*given, "--model-mix", "openai/gpt-4o-mini=0.5", "--fallback-models", "openai/z"]
+    code, found = ask(capsys, [*several, "--check"])
+    names = ["model openai/x", "model openai/gpt-4o-mini", "model openai/z"]
+    assert (code, [part["name"] for part in found["parts"]][-3:]) == (0, names)
+    assert [sent["model"] for sent in model_server.bodies] == ["x", "gpt-4o-mini", "z"]
+    _, half = ask(capsys, [*several, "--dry-run"])
+    assert (half["requests"], half["calls"], half["cost_usd"]) == (ROWS, ROWS, None)
+    assert half["model_name"] == "openai/x, openai/gpt-4o-mini"
+    _, dear = ask(capsys, [*several, "--dry-run", *OWN_PRICE])
+    _, all_own = ask(capsys, [*given, "--dry-run", *OWN_PRICE])
+    # Half of the calls have litellm's price, which is lower.
+    assert all_own["cost_usd"][1] / 4 < dear["cost_usd"][1] < all_own["cost_usd"][1] * 3 / 4
+
+
 BROKEN = {
     "key": ([], error(401), {"model"}, "refuses the key"),
     "model": ([], error(404), {"model"}, "no such model"),
