@@ -23,6 +23,7 @@ from tasks.clients.batch_sending import Desk, Sender
 from tasks.clients.batches import BatchApi
 from tasks.clients.batching import Batching
 from tasks.core.batching import FEWEST_REQUESTS
+from tasks.core.errors import UsageError
 from tasks.core.requests import Order, Shard
 from tasks.models import own_price
 from tasks.policy import is_transient
@@ -41,6 +42,7 @@ def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Se
         The shards, with what the batches have answered; the rest is left for live calls.
 
     Raises:
+        UsageError: A cluster's processes would share a budget with batches.
         ModelError, StoppedError: The run is over; what was paid for is kept.
     """
     missing = sum(shard.rows - shard.cached for shard in shards)
@@ -48,6 +50,11 @@ def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Se
         return shards
     again = max(shard.round for shard in shards) > 0
     wanted = order.batch and (not again or missing >= FEWEST_REQUESTS)
+    if wanted and order.max_cost_usd and model.processes:
+        raise UsageError(
+            "--batch keeps --max-cost-usd in one process only. Leave out one of the two, or --dask-scheduler; "
+            "nothing was paid for."
+        )
     records = Records(order.layout.batches(order.recipe.recipe_id, order.source))
     if not wanted and not records.find_open():
         return shards

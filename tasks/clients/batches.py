@@ -22,6 +22,8 @@ MARK = "pairmill"
 # Of a small call; of an upload or download, between two pieces.
 TIMEOUT_SECONDS = 60.0
 PAGE = 100
+# Of a listing: more batches than this within a day are nobody's.
+MOST_PAGES = 1_000
 # What becomes a part of an address.
 _ID = re.compile(r"(?!\.)[A-Za-z0-9_.=-]{1,512}")
 _NO_SUCH_API = (404, 405, 501)
@@ -110,7 +112,7 @@ class BatchApi:
 
     def _list(self, since: float) -> Iterator[Job]:
         after = None
-        while True:
+        for _ in range(MOST_PAGES):
             page = self._call(self._litellm.list_batches, after=after, limit=PAGE)
             jobs = [_read_job(one) for one in page.data or []]
             yield from jobs
