@@ -136,6 +136,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
         given_up_examples=tuple(given_up.examples),
         wanted=wanted,
         requests=requests.rows,
+        pairs_version=pairs.version() if pairs is not None else -1,
         source_columns=tuple(found.schema),
         objects=tuple({"uri": item.uri, "etag": item.etag, "size": item.size} for item in found.objects),
         source_changes=find_source_changes([pairs, rejected], order, found.objects),

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, publishing, storage, table
+from tasks.clients.holdings import check_quota
 from tasks.clients.lease import Lease, hold_lease
 from tasks.core.columns import TEXTS, with_missing
 from tasks.core.duplicates import KEYS
@@ -84,6 +85,8 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
             _report(order, figures, _now_published(order), published=False)
             raise _too_different(drift, order)
         if not before.done:
+            if before.pairs is not None and before.pairs.version() != plan.pairs_version:
+                check_quota(before.pairs, decided.filter(pl.col("reasons").list.len() == 0), order)
             _commit(order, plan, decided, before, lease)
     report = _report(order, figures, _now_published(order), published=True)
     with suppress(StorageError):  # published is published; maintain removes what is left

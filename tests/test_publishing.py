@@ -2,15 +2,20 @@
 
 import threading
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from tasks.clients import publishing, storage, table
+from tasks.clients.holdings import check_quota
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 from tasks.core.layout import Layout
+from tasks.core.requests import hash_descriptions
+from tests.orders import ORDER
 
 DAY, OTHER_DAY = "2026-11-01", "2026-11-02"
 TERM = 1.0
@@ -30,6 +35,25 @@ def keys(uri: str, day: str = DAY) -> list[int]:
 
 def what(number: int, mark: str = "", day: str = DAY) -> Publish:
     return Publish(day, f"run {number}", mark or f"mark {number}", number)
+
+
+@pytest.mark.parametrize(("ordered", "whole"), [(2, False), (3, True)])
+def test_no_description_is_served_beyond_its_quota_whoever_published_meanwhile(
+    bucket: str, ordered: int, *, whole: bool
+) -> None:
+    served = pl.DataFrame({"description_hash": hash_descriptions(["one", "two", "two"])}).with_columns(
+        language=pl.lit("English"), partition=pl.lit(OTHER_DAY)
+    )
+    uri = f"{bucket}/pairs"
+    table.publish(uri, served.lazy(), what(1, day=OTHER_DAY), overwrite=False)
+    new = pl.LazyFrame({"description_hash": hash_descriptions(["one", "two", "three"])}).with_columns(
+        language=pl.lit("English")
+    )
+    order = replace(ORDER, pairs_per_task=ordered)
+    with nullcontext() if whole else pytest.raises(StorageError, match="has published 1 of this one's"):
+        check_quota(table.open_table(uri), new, order)
+    redo = replace(order, pairs_per_task=1, on_published="redo", partition=OTHER_DAY)
+    check_quota(table.open_table(uri), new, redo)
 
 
 def test_a_second_owner_waits_until_the_first_is_done(bucket: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import storage, table
+from tasks.core.errors import StorageError
 from tasks.core.planning import JUDGED, SERVED, number_hashes
 from tasks.core.requests import Order
 from tasks.core.rules import CALL_FAILED
@@ -39,6 +40,32 @@ def find_served(pairs: table.Table, numbers: pl.DataFrame, languages: Collection
         .select(*SERVED)
         .collect(engine="streaming")
     )
+
+
+def check_quota(pairs: table.Table, accepted: pl.LazyFrame, order: Order) -> None:
+    """Check that no description would be served beyond what is ordered, once `accepted` rows are published.
+
+    Args:
+        pairs: The pairs table at one version.
+        accepted: Columns description_hash and language.
+        order: The run.
+
+    Raises:
+        StorageError: Some would: another run has published them since this one's plan was made.
+    """
+    new = (
+        accepted.select("language", number=number_hashes(pl.col("description_hash")))
+        .group_by("number", "language")
+        .agg(new=pl.len().cast(pl.Int64))
+        .collect(engine="streaming")
+    )
+    served = find_served(pairs, new.select(pl.col("number").unique()), new["language"].unique().to_list(), order)
+    beyond = new.join(served, on=["number", "language"]).filter(pl.col("new") + pl.col("pairs") > order.pairs_per_task)
+    if beyond.height:
+        raise StorageError(
+            f"Another run has published {beyond.height:,} of this one's descriptions x languages, while this one stood "
+            "still for longer than its lease lasts. Nothing was published, and what was paid for is kept: run again."
+        )
 
 
 def find_judged(

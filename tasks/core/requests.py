@@ -184,8 +184,8 @@ class Plan:
     `wanted` counts the pairs that were missing. `given_up` counts descriptions x
     languages that are short and have no attempt left; `given_up_pairs` their
     missing pairs by language and main reason, and some are in `given_up_examples`. `used_uri` is a
-    Parquet of USED, empty where nothing was judged before. `objects` are the
-    source's objects with their ETags and sizes.
+    Parquet of USED, empty where nothing was judged before. `pairs_version` is that
+    of the pairs table then, -1 without one. `objects` are the source's objects with their ETags and sizes.
     """
 
     shards: tuple[Shard, ...] = ()
@@ -200,6 +200,7 @@ class Plan:
     given_up_pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     given_up_examples: tuple[dict[str, Any], ...] = ()
     used_uri: str = ""
+    pairs_version: int = -1
     wanted: int = 0
     requests: int = 0
     cached: int = 0
