@@ -27,18 +27,19 @@ def maintain(
 ) -> UpkeepReport:
     """Tidy a destination: merge small files, and remove what is superseded or older than asked for.
 
-    It may run beside a night. 0 days: kept for ever. What the journal or the rejected
-    rows lose is paid for or judged again where the source still holds its description.
+    It may run beside a night. What the journal or the rejected rows lose is paid for or
+    judged again where the source still holds its description.
 
     Args:
         destination: Prefix of the dataset, for example s3://bucket/pairs.
         staging_days: Days that staged files of ended runs are kept.
         history_days: Days that superseded versions of the tables are kept, at least 1.
-        rejected_days: Days that rejected rows are kept.
-        reports_days: Days that the runs' reports are kept.
-        journal_days: Days that completions are kept, at least.
+        rejected_days: Days that rejected rows are kept. 0: for ever.
+        reports_days: Days that the runs' reports are kept. 0: for ever.
+        journal_days: Days that completions are kept, at least. 0: for ever.
         forget: Text of a task description to erase everywhere, instead of tidying: tables with all their
             older versions, journal, staging, brainstormed descriptions, exports and reports. Waits for runs to end.
+            Prefect keeps this text as the run's parameter: delete the run afterwards.
     """
     layout = check_maintain(**locals())
 
