@@ -29,13 +29,17 @@ def backfill(
     on_published: OnPublished = "add",
     model_name: str = "",
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
+    language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
     max_cost_usd: of.Dollars = 0.0,
     max_parallel: of.MaxParallel = 2,
     source: str = "",
     destination: str = "",
     api_base: str = "",
-    language_mix: LanguageMix = "each",
+    model_mix: list[str] = [],  # noqa: B006
+    fallback_models: list[str] = [],  # noqa: B006
+    batch: bool = False,
+    batch_deadline: of.Hours = 24,
     max_attempts_per_pair: of.Attempts = 3,
     model_revision: str = "",
     temperature: of.Temperature = 1.0,
@@ -47,14 +51,10 @@ def backfill(
     tokens_per_minute: of.Count = 0,
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
-    batch: bool = False,
-    batch_deadline: of.Hours = 24,
     max_rejected_share: of.Share = 0.5,
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
-    model_mix: list[str] = [],  # noqa: B006
-    fallback_models: list[str] = [],  # noqa: B006
 ) -> BackfillReport:
     """Generate pairs for every day from start_date to end_date, as the nightly run would.
 
@@ -69,6 +69,8 @@ def backfill(
         model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
+        language_mix: each wants every description in each of the languages; paper in one of all languages,
+            drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
         max_cost_usd: Stop before the whole range costs more, in US dollars. Every day gets an equal part of what is
             left when it begins; one that leaves no report counts as having spent it. 0: no limit.
@@ -79,8 +81,11 @@ def backfill(
         destination: Prefix that receives the dataset, for example s3://bucket/pairs.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
             model_name's provider.
-        language_mix: each wants every description in each of the languages; paper in one of all languages,
-            drawn with the shares of arXiv:2401.00368.
+        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
+            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
+        batch: Ask by the provider's batch API, at half price and within hours.
+        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
         model_revision: Tells two models of model_name apart, so that the new one is asked anew.
@@ -93,17 +98,12 @@ def backfill(
         tokens_per_minute: Most tokens a minute, in and out, per day and model. 0: as the provider's answers allow.
         input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
         output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
-        batch: Ask by the provider's batch API, at half price and within hours.
-        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
         max_drift: Publish no day that differs more than this from the one before, in acceptance, duplicates,
             languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
-        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
-            openai/gpt-4.1-nano=0.3; model_name writes the rest.
-        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
     """
     parameters = dict(locals())
     days = check_backfill(**parameters)

@@ -36,9 +36,15 @@ def generate_short_text_pairs(
     languages: of.Languages = ["English"],  # noqa: B006  (Prefect's form shows it)
     language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
-    max_attempts_per_pair: of.Attempts = 3,
     on_published: OnPublished = "add",
+    max_cost_usd: of.Dollars = 0.0,
+    limit: of.Count = 0,
     api_base: str = "",
+    model_mix: list[str] = [],  # noqa: B006
+    fallback_models: list[str] = [],  # noqa: B006
+    batch: bool = False,
+    batch_deadline: of.Hours = 24,
+    max_attempts_per_pair: of.Attempts = 3,
     model_revision: str = "",
     temperature: of.Temperature = 1.0,
     top_p: of.TopP = 1.0,
@@ -47,18 +53,12 @@ def generate_short_text_pairs(
     concurrency: of.Concurrency = 256,
     requests_per_minute: of.Count = 0,
     tokens_per_minute: of.Count = 0,
-    max_cost_usd: of.Dollars = 0.0,
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
-    batch: bool = False,
-    batch_deadline: of.Hours = 24,
     max_rejected_share: of.Share = 0.5,
     max_drift: of.Share = 1.0,
     reject_flagged: list[RowFlag] = [],  # noqa: B006
     seed: int = 42,
-    model_mix: list[str] = [],  # noqa: B006
-    fallback_models: list[str] = [],  # noqa: B006
-    limit: of.Count = 0,
 ) -> RunReport:
     """Generate short text-matching pairs for every task description of a source, and publish them.
 
@@ -74,12 +74,19 @@ def generate_short_text_pairs(
         language_mix: each wants every description in each of the languages; paper in one of all languages,
             drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
-        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
-            pair over all runs.
         on_published: add generates what is missing; redo judges the whole partition again, from
             completions already paid for, and replaces it.
+        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
+        limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
             model_name's provider.
+        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
+            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
+        batch: Ask by the provider's batch API, at half price and within hours.
+        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
+        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
+            pair over all runs.
         model_revision: Tells two models of model_name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
@@ -88,21 +95,14 @@ def generate_short_text_pairs(
         concurrency: Most calls in flight at once, in all models; the limit adapts below it.
         requests_per_minute: Most calls a minute, to each model. 0: as the provider's answers allow.
         tokens_per_minute: Most tokens a minute, in and out, of each model. 0: as the provider's answers allow.
-        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
         input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
         output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
-        batch: Ask by the provider's batch API, at half price and within hours.
-        batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
         max_drift: Publish nothing that differs more than this from the partition before, in acceptance,
             duplicates, languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             with on_published redo, of everything.
-        model_mix: Other models and the share of the requests that each of them writes, name=share, for example
-            openai/gpt-4.1-nano=0.3; model_name writes the rest.
-        fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
-        limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
     """
     order = place_order(**locals())
 
