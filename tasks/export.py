@@ -82,7 +82,9 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
             f"No pair of {order.layout.pairs} is left for this export ({why}). "
             "Check the languages and days that were asked for."
         )
-    kept = rows.drop("group_id").join(chosen.lazy(), on="plan_row", how="inner", maintain_order="left")
+    kept = rows.drop("group_id").join(
+        chosen.lazy(), on=("plan_row", "pair_key"), how="inner", nulls_equal=True, maintain_order="left"
+    )
     counts = chosen["split"].value_counts()
     sizes = {split: int(counts.filter(pl.col("split") == split)["count"].sum()) for split in SPLITS}
     shapes = {"pairs": as_pairs, "full": lambda one: as_full(one, columns), "flag_embedding": as_flag_embedding}

@@ -126,6 +126,13 @@ def test_a_pair_of_another_day_but_for_one_word_is_left_out_too(destination: str
     assert (words("input 7") in anchors, one in anchors, "a b c d" in anchors) == (True, False, True)
 
 
+def test_rows_whose_keys_begin_alike_are_exported_once_each(bucket: str) -> None:
+    add(f"{bucket}/out", rows(FIRST, range(3), request_key=[f"{'0' * 16}{number:016x}" for number in range(3)]))
+    report = export(f"{bucket}/out", test_share=0.0, validation_share=0.0)
+    assert report.rows["train"] == 3
+    assert sorted(read(report, "pairs")["anchor"]) == sorted(words(f"input {number}") for number in range(3))
+
+
 def test_no_description_is_in_two_splits_and_none_ever_moves(destination: str) -> None:
     before = read(export(destination), "full")
     add(destination, rows("2026-01-03", range(2 * ROWS, 3 * ROWS)))

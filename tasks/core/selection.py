@@ -17,7 +17,7 @@ from tasks.core.keys import fold, hash_words, text_key
 from tasks.core.languages import LANGUAGES
 
 _FIRST_DAY = date(2000, 1, 1)
-# Bits of a row's number that tell it from the others of its day.
+# Bits of a row's number that tell it from the others of its day; where two have the same, their pairs' keys do.
 _ROW_BITS = 48
 
 
@@ -63,7 +63,7 @@ def choose_rows(rows: pl.LazyFrame, order: ExportOrder, held_out: pl.Series) -> 
         held_out: Keys of texts that must not be in it.
 
     Returns:
-        plan_row, split and group_id of the rows it holds; and how many it does not, by cause.
+        plan_row, pair_key, split and group_id of the rows it holds; and how many it does not, by cause.
     """
     flagged = pl.any_horizontal(
         pl.lit(value=False), *(pl.col("flags").list.contains(f) for f in order.leave_out_flagged)
@@ -93,7 +93,7 @@ def choose_rows(rows: pl.LazyFrame, order: ExportOrder, held_out: pl.Series) -> 
         shares = _shares(theirs["input_key"], theirs["positive_key"])
         leave_out("shared_with_another_split", (pl.col("split") == split) & shares)
     groups = find_groups(keys.lazy())
-    chosen = keys.join(groups, on="pair_key", how="left").select("plan_row", "split", "group_id")
+    chosen = keys.join(groups, on="pair_key", how="left").select("plan_row", "pair_key", "split", "group_id")
     return chosen, {cause: rows for cause, rows in left_out.items() if rows}
 
 

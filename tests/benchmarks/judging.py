@@ -27,7 +27,7 @@ from tasks.core.duplicates import find_duplicates, find_groups
 from tasks.core.judging import judge_completions
 from tasks.core.keys import fold, hash_words, pair_key, text_key
 from tasks.core.rules import judge
-from tests.benchmarks.figures import peak_mb
+from tests.benchmarks.figures import peak_mb, resident_mb
 from tests.orders import ORDER
 from tests.test_detection import judge_pairs, labelled, rejected_share, samples, wrong_rows
 
@@ -121,7 +121,7 @@ def measure(name: str, folder: Path, rows: int) -> dict[str, float]:
     """Run one measurement over the files in `folder`, which hold so many rows."""
     _, run, _ = MEASURED[name]
     judge_pairs([("German", *row[1:]) for row in labelled()[:5]]).collect()  # the detectors' models are imports, too
-    before, clock, cpu = peak_mb(), time.monotonic(), time.process_time()
+    before, clock, cpu = resident_mb(), time.monotonic(), time.process_time()
     run(folder)
     seconds, spent = time.monotonic() - clock, time.process_time() - cpu
     return {"rate": rows / seconds, "cpu": 1e6 * spent / rows, "mb": peak_mb() - before}
