@@ -97,8 +97,8 @@ def guard(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
         raise RuntimeError(f"{event} {arguments}")
 sys.addaudithook(guard)
-import flows, tasks
-for package in (flows, tasks):
+import deployments, flows, tasks
+for package in (deployments, flows, tasks):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 from tasks.clients.llm import import_litellm

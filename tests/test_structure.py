@@ -98,6 +98,18 @@ def test_every_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8")))
 
 
+# What would run data of others as code.
+RUNS_DATA = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_from_outside_is_evaluated(module: str) -> None:
+    assert {name.partition(".")[0] for name in imports(MODULES[module])} & RUNS_DATA == set()
+    tree = ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+    calls = {ast.unparse(node.func) for node in tree if isinstance(node, ast.Call)}
+    assert calls & {"eval", "exec", "compile", "yaml.load", "yaml.full_load", "yaml.unsafe_load"} == set()
+
+
 GUARD = """
 import socket, subprocess, sys, threading, importlib, os
 def refuse(event, arguments):
