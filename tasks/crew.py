@@ -39,7 +39,8 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
         StorageError: A process could not upload what was paid for.
         StoppedError: The cluster is gone, or one shard has killed process after process.
     """
-    open_lane(model.order.recipe, model.order.api_base)
+    for name in model.order.models:
+        open_lane(model.order.recipe_of(name), model.order.api_base_of(name))
     get_run_logger().info("%d processes at %s", model.processes, client.scheduler.address)
     try:
         crew = Crew(model, client)
