@@ -89,7 +89,7 @@ def test_a_number_in_front_is_taken_off() -> None:
 
 def test_a_description_that_was_seen_is_no_new_one_in_other_words_either() -> None:
     linter = Linter()
-    assert linter.remember(["Match a dish with a fitting wine.", "match a DISH with a fitting wine", ""]) == 2
+    assert linter.remember(["Match a dish with a fitting wine.", "match a DISH with a fitting wine", ""]) == 1
     found = linter.judge(
         [
             *(

@@ -39,12 +39,14 @@ def publish(order: Order, texts: list[str]) -> RunReport:
         "task": [f"match thing {row} with its name" for row in range(rows)],
         "language": ["English"] * rows,
         "sample_index": [0] * rows,
+        "model_name": [order.recipe.model_name] * rows,
         "text": texts,
         "finish_reason": ["stop"] * rows,
     }
     schema = REQUESTS | COMPLETIONS
     frame = pl.DataFrame({name: given.get(name, [None] * rows) for name in schema}, schema=schema)
-    judged = judge_completions(frame.with_columns(cached=pl.lit(value=True)).lazy(), order)
+    staged = frame.with_columns(cached=pl.lit(value=True), turned_down_by=pl.lit([], pl.List(pl.String)))
+    judged = judge_completions(staged.lazy(), order)
     uri = f"{order.staging}/judged/000000.parquet"
     frames.write_frame(judged, uri)
     plan = Plan(requests=rows, wanted=rows, descriptions=rows, cached=rows)
