@@ -117,10 +117,10 @@ def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) 
 
 @pytest.mark.faults
 def test_processes_whose_leader_is_killed_stop_paying_by_themselves(night: Night) -> None:
-    # One call in flight each, so that the rest would take a minute.
-    night.model_server.latency_seconds = 1.0
-    run = night.start("--concurrency", "2")
-    while len(night.model_server.prompts) < 4:
+    # All of them would take 45 seconds.
+    night.model_server.latency_seconds = 3.0
+    run = night.start()
+    while len(night.model_server.prompts) <= CONCURRENCY:
         time.sleep(0.1)
     os.kill(run.pid, signal.SIGKILL)
     calls = -1
@@ -131,7 +131,7 @@ def test_processes_whose_leader_is_killed_stop_paying_by_themselves(night: Night
     night.model_server.latency_seconds = 0.0
     night.finish()
     assert night.check_rows(ROWS) == (0, 0)
-    assert night.paid_twice() <= 2
+    assert night.paid_twice() <= CONCURRENCY
 
 
 def test_a_flow_crosses_process_borders_with_its_runner() -> None:
