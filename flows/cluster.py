@@ -49,6 +49,7 @@ def cluster_runner(named: str) -> "TaskRunner[Any]":
             "host": "127.0.0.1",
             "security": True,  # encrypted, and closed to other users of this machine
             "dashboard_address": None,
+            "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # not on 8787, which another run may have
             "memory_limit": 0,
             "silence_logs": logging.CRITICAL,
             "preload": ["flows.on_worker"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import distributed
 import pytest
@@ -28,7 +29,8 @@ ROWS = 120
 @pytest.fixture(scope="module")
 def cluster(s3_endpoint: str, prefect_api: str) -> Iterator["distributed.LocalCluster"]:
     """Run a scheduler and two processes, as a team would have them beside its runs."""
-    settings = {"host": "127.0.0.1", "dashboard_address": None, "memory_limit": 0, "silence_logs": 50}
+    settings: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None, "memory_limit": 0, "silence_logs": 50}
+    settings["scheduler_kwargs"] = {"dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=6, preload=["tasks.generate"], **settings) as cluster:
         yield cluster
 
