@@ -123,8 +123,8 @@ class Session:
             client.lend(max_cost_usd)
         if error is not None:
             client.stop(error)
-        attempts = client.attempts
-        return Status(attempts.paid, attempts.failed, attempts.retried, client.standing, attempts.stopped)
+        failed = client.answered - client.paid
+        return Status(client.paid, failed, client.retried, client.standing, client.attempts.stopped)
 
     def leave(self, error: PairmillError) -> Status:
         """Stop paying, flush and close; `error` of the status says what could not be uploaded."""
