@@ -70,6 +70,7 @@ def published(bucket: str) -> dict[str, int]:
     return {} if rows is None else dict(rows.collect()["partition"].value_counts().iter_rows())
 
 
+@pytest.mark.runs
 def test_a_day_that_fails_stops_no_other_and_days_that_are_done_cost_nothing(
     run: Any, bucket: str, model_server: ModelServer
 ) -> None:

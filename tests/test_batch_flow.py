@@ -54,6 +54,7 @@ def read(bucket: str, name: str, table_name: str) -> pl.DataFrame:
     return rows.collect().sort("id", "sample_index").drop(LINEAGE)
 
 
+@pytest.mark.runs
 def test_rows_are_those_of_a_live_run_at_half_the_price(run: Run, bucket: str, batch_server: BatchServer) -> None:
     put(bucket, 120)
     spoil(batch_server)
@@ -75,6 +76,7 @@ def test_rows_are_those_of_a_live_run_at_half_the_price(run: Run, bucket: str, b
     assert run("batched", "--batch")["requests"] == 0
 
 
+@pytest.mark.runs
 def test_what_batches_do_not_answer_is_sent_again_and_only_that(
     run: Run, bucket: str, batch_server: BatchServer
 ) -> None:

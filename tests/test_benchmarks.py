@@ -18,6 +18,7 @@ from tests.benchmarks.shares import Shares, find_owner
 SMALL = {"limit: bare aiohttp, 256 calls in flight, 100 ms", "flow: 256 calls in flight, 100 ms"}
 
 
+@pytest.mark.runs
 def test_a_limit_and_a_whole_flow_make_a_table(
     s3_endpoint: str, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

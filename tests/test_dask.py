@@ -53,6 +53,7 @@ def writers(night: Night) -> set[str]:
     return {segment.rpartition("/")[2].rpartition("-")[0] for segment in segments}
 
 
+@pytest.mark.runs
 def test_two_processes_make_the_same_rows_as_one_and_pay_once(night: Night, nights: Callable[[str], Night]) -> None:
     report = night.finish()
     assert (report["judged"], report["paid"], report["published"]) == (ROWS, ROWS, True)
@@ -69,6 +70,7 @@ def test_two_processes_make_the_same_rows_as_one_and_pay_once(night: Night, nigh
     assert len(night.model_server.prompts) == calls
 
 
+@pytest.mark.runs
 def test_the_budget_holds_over_all_processes_and_is_used_up(night: Night) -> None:
     run = night.start(*PRICE, "--max-cost-usd", "0.04")
     assert run.wait() == 1
@@ -82,6 +84,7 @@ def test_the_budget_holds_over_all_processes_and_is_used_up(night: Night) -> Non
     assert night.paid_twice() == 0
 
 
+@pytest.mark.runs
 def test_a_refused_key_stops_all_processes_with_one_clear_line(night: Night) -> None:
     night.model_server.default = error(401)
     run = night.start()

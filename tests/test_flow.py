@@ -119,6 +119,7 @@ def test_odd_names_of_columns_and_of_a_destination_survive(run: Run, bucket: str
     assert pairs.select(*odd).to_dicts() == [odd]
 
 
+@pytest.mark.runs
 def test_another_seed_asks_for_fresh_completions_of_what_is_missing(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_preview_shows_its_rows_and_publishes_nothing(run: Run, bucket: str, m
     assert [pair["task"] for pair in preview["samples"]] == new[:2], "the first that are not served"
 
 
+@pytest.mark.runs
 def test_a_day_reads_its_own_source_and_says_when_that_has_changed(run: Run, bucket: str) -> None:
     source = ("--source", f"{bucket}/days/{{partition}}")
     for day in ("2026-01-01", "2026-01-02"):
@@ -196,7 +198,11 @@ def test_pairs_and_languages_multiply_and_later_ones_are_added(
     assert counts == [(0, "English", 2), (0, "German", 2), (1, "English", 2), (1, "German", 2)]
 
 
-@pytest.mark.parametrize("sizes", [(3, 9), (20, 20)], ids=["three asked thrice", "twenty"])
+@pytest.mark.parametrize(
+    "sizes",
+    [pytest.param((3, 9), marks=pytest.mark.runs), (20, 20)],
+    ids=["three asked thrice", "twenty"],
+)
 def test_too_many_rejected_rows_publish_nothing_and_say_why(
     run: Run, bucket: str, model_server: ModelServer, capfd: pytest.CaptureFixture[str], sizes: tuple[int, int]
 ) -> None:

@@ -107,12 +107,12 @@ FAULTS: dict[str, tuple[Behaviour, str]] = {
 }
 
 
-# A call is given up after half a minute of pauses.
-SLOW = {"failed"}
+# One of each kind is quick; a call is given up after half a minute of pauses.
+QUICK = {"bad_request", "declined"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.faults] if name in SLOW else []) for name in FAULTS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.runs]) for name in FAULTS]
 )
 def test_what_a_model_turns_down_is_taken_over_and_paid_for_once(
     run: Run, bucket: str, models: Models, name: str
@@ -135,6 +135,7 @@ def test_what_a_model_turns_down_is_taken_over_and_paid_for_once(
     assert (models.calls(A), models.calls(B)) == (calls, 4)
 
 
+@pytest.mark.runs
 def test_the_last_fallback_that_turns_a_request_down_ends_it_with_its_reason(
     run: Run, bucket: str, models: Models
 ) -> None:
@@ -150,6 +151,7 @@ def test_the_last_fallback_that_turns_a_request_down_ends_it_with_its_reason(
     assert (models.calls(A), models.calls(B), models.calls(C)) == (40, 4, 2)
 
 
+@pytest.mark.runs
 def test_a_fallback_that_is_named_later_takes_over_what_was_refused_before(
     run: Run, bucket: str, models: Models
 ) -> None:
@@ -160,6 +162,7 @@ def test_a_fallback_that_is_named_later_takes_over_what_was_refused_before(
     assert (later.accepted, later.shortfall, models.calls(A), models.calls(B)) == (4, 0, 40, 4)
 
 
+@pytest.mark.runs
 def test_a_redo_asks_no_fallback(run: Run, bucket: str, models: Models) -> None:
     models.behaviours[A] = refuse_some(10, error(422))
     run(max_attempts_per_pair=1)
@@ -209,6 +212,7 @@ def test_what_a_killed_run_paid_for_at_either_model_is_not_paid_for_again(
     assert all(prompt in paid[B] for prompt in refused)
 
 
+@pytest.mark.runs
 def test_the_report_compares_models_only_where_there_are_several(run: Run, models: Models) -> None:
     models.behaviours[B] = refuse_some(3, answer("no json"))
     alone = run(limit=3)

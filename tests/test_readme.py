@@ -39,6 +39,10 @@ def test_the_tree_lists_every_module() -> None:
     assert {path for path in modules if not path.endswith("__init__.py")} - set(TREE) == set()
 
 
+def test_no_merge_left_its_marks() -> None:
+    assert not [line for line in README.splitlines() if line.startswith(("<<<<<<<", ">>>>>>>", "======="))]
+
+
 def test_the_first_command_sets_up_and_runs_and_the_second_tests() -> None:
     assert INDENTED[:2] == [
         "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && .venv/bin/python -m flows.run",

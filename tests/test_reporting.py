@@ -35,7 +35,7 @@ def publish(order: Order, texts: list[str]) -> RunReport:
         "request_key": [
             hashlib.blake2b(f"{order.partition} {row}".encode(), digest_size=16).hexdigest() for row in range(rows)
         ],
-        "description_hash": [f"{row:032x}" for row in range(rows)],
+        "description_hash": [f"{order.partition[-2:]}{row:030x}" for row in range(rows)],
         "task": [f"match thing {row} with its name" for row in range(rows)],
         "language": ["English"] * rows,
         "sample_index": [0] * rows,

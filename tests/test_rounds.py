@@ -70,7 +70,7 @@ class Spoiler:
         return web.json_response(completion("no json" if self.asked.total() % self.share == 0 else text))
 
 
-@pytest.mark.parametrize("descriptions", [20, pytest.param(200, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("descriptions", [20, pytest.param(200, marks=pytest.mark.runs)])
 def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     run: Run, bucket: str, model_server: ModelServer, descriptions: int
 ) -> None:
@@ -103,6 +103,7 @@ def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     assert len(model_server.prompts) == paid
 
 
+@pytest.mark.runs
 def test_a_description_that_is_always_rejected_is_named_and_left_out_and_a_redo_never_pays_for_another_try(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
@@ -130,6 +131,7 @@ def test_one_attempt_asks_once(run: Run, bucket: str, model_server: ModelServer)
     assert (report.judged, report.rounds, report.shortfall) == (3, 1, 1)
 
 
+@pytest.mark.runs
 def test_new_languages_and_a_raised_quota_cost_only_the_difference(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
@@ -143,6 +145,7 @@ def test_new_languages_and_a_raised_quota_cost_only_the_difference(
     assert counts == [2] * 50
 
 
+@pytest.mark.runs
 def test_a_changed_description_is_a_new_one_and_spaces_are_no_change(run: Run, bucket: str) -> None:
     def write(*texts: str) -> None:
         lines = "\n".join(json.dumps({"task": text}) for text in texts)
@@ -156,6 +159,7 @@ def test_a_changed_description_is_a_new_one_and_spaces_are_no_change(run: Run, b
     assert sorted(rows_of(bucket)["task"]) == ["match caf\u00e9s", "match one", "match two", "match two or three"]
 
 
+@pytest.mark.runs
 def test_what_one_night_leaves_short_the_next_ones_try_up_to_the_limit_of_all_of_them(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
