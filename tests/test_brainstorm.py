@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -47,6 +48,9 @@ LISTS = {
     '{"one": ["a"], "two": ["b"]}': None,
     "[__import__('os').getcwd()]": None,
     "null": None,
+    "['a', {[1]: 2}]": None,
+    "['a', b'b']": None,
+    "['a', {1, 2}]": None,
 }
 
 
@@ -73,6 +77,8 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "two sentences": ("Match a dish with a wine. The wine is dry.", ["several_things"]),
     "a year": ("Match a song of 1987 with its singer.", ["over_specific"]),
     "a name": ("Given a question about Napoleon, find the answer.", ["over_specific"]),
+    "half a surrogate pair": ("Match a \ud83d tea with the biscuit that it suits.", ["mojibake"]),
+    "half a pair in an object": ({"a": "\ud800"}, ["not_text"]),
     "a quotation": ("Find who would say “never again” in a dispute.", ["over_specific"]),
 }
 
@@ -80,7 +86,9 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_is_wrong_with_a_description_has_a_reason(name: str) -> None:
     item, reasons = FAULTS[name]
-    assert [found for _, found in Linter().judge([item])] == [reasons]
+    [(text, found)] = Linter().judge([item])
+    assert found == reasons
+    assert text.encode() or reasons == ["empty"]
 
 
 def test_a_number_in_front_is_taken_off() -> None:
@@ -101,6 +109,17 @@ def test_a_description_that_was_seen_is_no_new_one_in_other_words_either() -> No
         ]
     )
     assert [reasons for _, reasons in found] == [["repeated"], ["near_duplicate"], [], ["repeated"], ["near_duplicate"]]
+
+
+def test_a_text_that_is_far_too_long_costs_no_memory_to_turn_down() -> None:
+    long = " ".join(map("".join, itertools.islice(itertools.product("bcdfghjklm", repeat=4), 2_000)))
+    tracemalloc.start()
+    try:
+        assert [found for _, found in Linter().judge([long])] == [["too_long"]]
+        assert Linter().remember([long]) == 1
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(long)
+    finally:
+        tracemalloc.stop()
 
 
 def test_nobody_would_turn_down_the_sample_descriptions() -> None:

@@ -25,6 +25,7 @@ REPLIES = [
     ("__import__('os').system('exit 1')", "unparsable"),
     ("[" * 100_000, "unparsable"),
     ("", "unparsable"),
+    ("{[1]: 2}", "unparsable"),
     ("[1, 2]", "wrong_shape"),
     ('{"input": "a"}', "wrong_shape"),
     ('{"input": ["a"], "positive_document": "b"}', "wrong_shape"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.clients.outcome import Call, Reply, classify
 from tasks.core.errors import ModelError, UsageError
-from tasks.core.parsing import SURROGATES
+from tasks.core.parsing import as_unicode
 from tasks.core.price import Price
 from tasks.core.prompts import RESPONSE_SCHEMA
 from tasks.core.requests import Recipe
@@ -155,7 +155,7 @@ def read_response(response: Any, cost: float | None) -> Reply:
 
 def _clean(text: Any) -> str | None:
     """Return `text` as it can be stored: half a surrogate pair has no UTF-8 form."""
-    return SURROGATES.sub("\ufffd", text) if isinstance(text, str) else None
+    return as_unicode(text) if isinstance(text, str) else None
 
 
 def _count(tokens: Any) -> int | None:

@@ -9,6 +9,10 @@ import polars as pl
 
 from tasks.core.keys import fold
 from tasks.core.languages import LANGUAGES
+from tasks.core.parsing import as_unicode
+
+MOST_WORDS = 30
+MOST_CHARACTERS = 240
 
 _NUMBERED = re.compile(r"\A\s*(?:\(?\d{1,3}[.):]|[-*•–])\s+")
 # A part of a long text that is short itself, with what it is a part of.
@@ -49,10 +53,10 @@ class Linter:
 
     def judge(self, items: list[Any]) -> Iterator[tuple[str, list[str]]]:
         """Yield each item's text, without a number in front, and every reason against it, none for a good one."""
-        texts = [_NUMBERED.sub("", " ".join(item.split())) if isinstance(item, str) else "" for item in items]
+        texts = [_clean(item) if isinstance(item, str) else "" for item in items]
         for item, text, key in zip(items, texts, _match_keys(texts), strict=True):
             if not isinstance(item, str):
-                yield json.dumps(item, ensure_ascii=False), ["not_text"]
+                yield as_unicode(json.dumps(item, ensure_ascii=False)), ["not_text"]
                 continue
             reasons = [reason for reason, holds in _check(text, key).items() if holds]
             if key and key in self._keys:
@@ -68,6 +72,10 @@ class Linter:
         self._near |= _near_keys(key)
 
 
+def _clean(text: str) -> str:
+    return _NUMBERED.sub("", " ".join(as_unicode(text).split()))
+
+
 def _check(text: str, key: str) -> dict[str, bool]:
     words = len(key.split())
     plain = _TITLES.sub("", text.lower())
@@ -75,10 +83,11 @@ def _check(text: str, key: str) -> dict[str, bool]:
     return {
         "empty": not key,
         "too_short": 0 < words < 4,
-        "too_long": words > 30 or len(text) > 240,
+        "too_long": words > MOST_WORDS or len(text) > MOST_CHARACTERS,
         "long_texts": bool(_LONG.search(plain)),
         "several_things": bool(_SEVERAL.search(text.lower())),
         "over_specific": bool(_SPECIFIC.search(text)) or bool(names),
+        "mojibake": "\ufffd" in text,
     }
 
 
@@ -87,7 +96,12 @@ def _match_keys(texts: list[str]) -> list[str]:
 
 
 def _near_keys(key: str) -> set[str]:
-    """Return the telling words in order of the alphabet, and, of five or more, with each one left out."""
+    """Return the telling words in order of the alphabet, and, of five or more, with each one left out.
+
+    None of a text that is too long: they would be its length squared.
+    """
+    if len(key) > MOST_CHARACTERS or key.count(" ") >= MOST_WORDS:
+        return set()
     words = sorted({word.removesuffix("s") for word in key.split()} - _STOP_WORDS)
     left_out = [[*words[:at], *words[at + 1 :]] for at in range(len(words))] if len(words) >= 5 else []
     return {" ".join(some) for some in ([words] if words else []) + left_out}

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 from tasks.core.columns import TEXTS
 
-SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _THINK = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _LIST_TRAILING_COMMA = re.compile(r",(\s*\])\Z")
 _TRAILING_COMMA = re.compile(r",(\s*\}\s*)\Z")
 # ast.literal_eval nests as deep as its text: a reply this long is no short pair.
 _LITERAL_LIMIT = 10_000
+# TypeError: a literal whose key is a list, or that JSON has no form for.
+_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 class Parsed(NamedTuple):
@@ -39,7 +41,7 @@ def parse_pair(text: str) -> Parsed:
     for stage, rung in RUNGS.items():
         try:
             value = rung(bare)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except _UNREADABLE:
             continue
         return _as_pair(value, "unwrapped" if stage == "strict" and bare != text.strip() else stage)
     return Parsed(None, None, None, "unparsable")
@@ -51,7 +53,7 @@ def parse_list(text: str) -> list[Any] | None:
     for read in (_strict, _embedded_list, _list_trailing_comma, _list_literal):
         try:
             value = read(bare)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except _UNREADABLE:
             continue
         if isinstance(value, dict) and len(value) == 1:
             [value] = value.values()
@@ -73,10 +75,12 @@ def _list_trailing_comma(text: str) -> Any:
 
 
 def _list_literal(text: str) -> Any:
-    """Read a list that was written with Python's quotes; literals only, nothing runs."""
+    """Read a list that was written with Python's quotes and is one of JSON otherwise; nothing runs."""
     if len(text) > _LITERAL_LIMIT:
         raise ValueError("not a short list")
-    return ast.literal_eval(text)
+    value = ast.literal_eval(text)
+    json.dumps(value)
+    return value
 
 
 def _unwrap(text: str) -> str:
@@ -148,6 +152,11 @@ def _as_pair(value: Any, stage: str) -> Parsed:
     texts = [text for name in TEXTS if isinstance(value, dict) and isinstance(text := value.get(name), str)]
     if len(texts) != len(TEXTS):
         return Parsed(None, None, stage, "wrong_shape")
-    # A lone surrogate has no UTF-8 form; the replacement character is rejected as mojibake.
-    clean = [SURROGATES.sub("\ufffd", text).strip() for text in texts]
+    # The replacement character is rejected as mojibake.
+    clean = [as_unicode(text).strip() for text in texts]
     return Parsed(clean[0], clean[1], stage, None)
+
+
+def as_unicode(text: str) -> str:
+    """Return `text` with U+FFFD for half a surrogate pair, which has no UTF-8 form."""
+    return _SURROGATES.sub("\ufffd", text)
