@@ -49,14 +49,16 @@ def place_order(
     if not all(fallback_models):
         raise UsageError("fallback_models holds an empty one. Name each model, or leave fallback_models out.")
     check_api_base(settings["api_base"])
-    for name in dict.fromkeys((*model_mix, *fallback_models)):
-        check_model_fits(name, destination)
+    named = {**dict.fromkeys(fallback_models, "fallback_models"), **dict.fromkeys(model_mix, "model_mix")}
+    named[recipe.model_name] = "model_name"
+    for name, parameter in named.items():
+        check_model_fits(name, destination, parameter=parameter, alone=len(named) == 1)
         check_price(name, settings if name == recipe.model_name else settings | NO_PRICE)
     if flow_run.id:
         # At the command line, which asks before it starts one, Prefect's server comes up meanwhile.
         from tasks.clients.llm import check_recipe  # noqa: PLC0415  (takes seconds)
 
-        for name in dict.fromkeys((*model_mix, *fallback_models)):
+        for name in named:
             check_recipe(replace(recipe, model_name=name))
     if settings.get("batch"):
         from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
@@ -105,14 +107,23 @@ def check_given(needed: Mapping[str, str]) -> None:
         raise UsageError(f"Missing: {flags}. A run needs {', '.join(needed)}.")
 
 
-def check_model_fits(model_name: str, destination: str) -> None:
-    """Check that the stand-in, which is no model, writes to the demo's bucket only, and that a name is no address.
+def check_model_fits(model_name: str, destination: str, *, parameter: str = "model_name", alone: bool = True) -> None:
+    """Check that a name is one model's, and that the stand-in, which is no model, writes to the demo's bucket only.
 
     Raises:
-        UsageError: It would write elsewhere, or some providers' keys would go to that address.
+        UsageError: It would write elsewhere, or `parameter` is wrong: an address, which some providers' keys would
+            go to, several names in one, or, unless `alone`, no provider, by which an address is shared.
     """
     if "://" in model_name:
-        raise UsageError(f"model_name is {model_name!r}. Give the address as --api-base.")
+        raise UsageError(f"{parameter} names {model_name!r}. Give the address as --api-base.")
+    if "," in model_name:
+        option = "--" + parameter.replace("_", "-")
+        raise UsageError(f"{parameter} names {model_name!r}. Give each model an option {option} of its own.")
+    if not alone and "/" not in model_name:
+        raise UsageError(
+            f"{parameter} names {model_name!r}, which says no provider. Where there are several models, write each as "
+            "provider/model, for example openai/gpt-4.1-mini."
+        )
     if STAND_IN in model_name and not destination.startswith(f"s3://{DEMO_BUCKET}/"):
         raise UsageError(f"{model_name} is no model: it only serves the demo. Name a real one with --model-name.")
 

@@ -22,6 +22,8 @@ MIXES: dict[str, tuple[list[str], dict[str, float]]] = {
     "nothing": ([], {A: 1.0}),
     "the rest": ([f"{B}=0.7"], {A: 0.3, B: 0.7}),
     "all named": ([f"{B}=0.7", f"{A}=0.3"], {A: 0.3, B: 0.7}),
+    "rounded": ([f"{B}=0.3333333", f"{A}=0.6666666"], {A: 0.6666667, B: 0.3333333}),
+    "rounded up": ([f"{B}=0.3333334", f"{A}=0.6666667"], {A: 0.6666667, B: 0.3333334}),
     "named with less": ([f"{A}=.1", f" {B} = .5 "], {A: 0.5, B: 0.5}),
     "a name that holds =": (["x/y=z=0.25"], {A: 0.75, "x/y=z": 0.25}),
 }
@@ -44,9 +46,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "zero": ({"model_mix": [f"{B}=0"]}, "between 0 and 1"),
     "twice": ({"model_mix": [f"{B}=0.1", f"{B}=0.2"]}, f"names {B} twice"),
     "too much": ({"model_mix": [f"{B}=0.7", f"{C}=0.7"]}, "add up to 1.4"),
+    "a little too much": ({"model_mix": [f"{B}=0.7", f"{C}=0.30001"]}, "add up to 1.00001"),
+    "next to nothing left": (
+        {"model_mix": [f"{B}=0.333333333", f"{C}=0.666666666"]},
+        "what they leave is for openai/x",
+    ),
     "nothing left": ({"model_mix": [f"{B}=0.5", f"{C}=0.5"]}, "what they leave is for openai/x"),
     "an empty fallback": ({"fallback_models": [" "]}, "fallback_models holds an empty one"),
-    "an address": ({"fallback_models": ["http://host/v1"]}, "Give the address as --api-base"),
+    "an address": ({"fallback_models": ["http://host/v1"]}, "fallback_models names 'http.* as --api-base"),
+    "shares in one": ({"model_mix": [f"{B}=0.3,{C}=0.3"]}, f"model_mix names '{B}=0.3,{C}'. Give each model"),
+    "fallbacks in one": ({"fallback_models": [f"{B},{C}"]}, f"fallback_models names '{B},{C}'. Give each model"),
+    "a share without a provider": ({"model_mix": ["gpt-4.1-nano=0.3"]}, "model_mix names 'gpt-4.1-nano'.*provider/"),
+    "a fallback without a provider": ({"fallback_models": ["nonsense"]}, "fallback_models names 'nonsense'.*provider/"),
+    "the main one without a provider": (
+        {"model_name": "gpt-4.1-mini", "fallback_models": [B]},
+        "model_name names 'gpt-4.1-mini'.*provider/",
+    ),
     "the stand-in": ({"model_mix": ["openai/pairmill-stand-in=0.5"]}, "only serves the demo"),
     "no price of one": (
         {"max_cost_usd": 1.0, "model_name": "openai/gpt-4.1-mini", "fallback_models": [B]},
@@ -101,6 +116,14 @@ def test_a_share_that_changes_a_little_moves_few_requests() -> None:
     before, after = {A: 0.5, B: 0.5}, {A: 0.55, B: 0.45}
     moved = sum(draw_model(before, number) != draw_model(after, number) for number in range(2_000))
     assert 40 < moved < 160
+
+
+def test_the_order_of_the_shares_moves_no_request() -> None:
+    shares = {A: 0.4, B: 0.3, C: 0.3}
+    turned = dict(reversed(shares.items()))
+    assert [draw_model(shares, number) for number in range(500)] == [
+        draw_model(turned, number) for number in range(500)
+    ]
 
 
 COMPLETION = dict.fromkeys(COMPLETIONS) | {"text": '{"input": "a", "positive_document": "b"}', "finish_reason": "stop"}

@@ -96,7 +96,7 @@ def check_model(model_name: str) -> tuple[str, str]:
         name, provider, *_ = litellm.get_llm_provider(model_name)
     except litellm.exceptions.BadRequestError as error:
         raise UsageError(
-            f"model_name is {model_name!r}, but litellm knows no such provider. "
+            f"litellm knows no provider of {model_name!r}. "
             "Write provider/model, for example openai/gpt-4.1-mini or hosted_vllm/my-model."
         ) from error
     return name, provider

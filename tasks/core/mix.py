@@ -8,6 +8,9 @@ from itertools import accumulate
 
 from tasks.core.errors import UsageError
 
+# Shares that differ from 1 by less were rounded by who wrote them.
+ROUNDING = 1e-6
+
 
 def read_mix(model_name: str, given: Sequence[str]) -> dict[str, float]:
     """Return each model's share of the requests, 1 in all; `model_name` has what `given` leaves.
@@ -31,9 +34,9 @@ def read_mix(model_name: str, given: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"model_mix names {name} twice. Give each model one share.")
         shares[name] = share
     left = 1.0 - math.fsum(shares.values())
-    if left < -1e-9 or (left < 1e-9 and model_name not in shares):
+    if left < -ROUNDING or (left < ROUNDING and model_name not in shares):
         raise UsageError(
-            f"The shares of model_mix add up to {1.0 - left:g}. They are parts of 1, and what they leave is for "
+            f"The shares of model_mix add up to {1.0 - left:.9g}. They are parts of 1, and what they leave is for "
             f"{model_name}: lower them, or give it one too."
         )
     return {model_name: shares.pop(model_name, 0.0) + max(0.0, left)} | shares
@@ -47,11 +50,12 @@ def _read_share(text: str) -> float:
 
 
 def draw_model(shares: Mapping[str, float], *what: object) -> str:
-    """Return the model that the hash of `what` falls to; the same for the same, whatever else is drawn."""
+    """Return the model that the hash of `what` falls to; the same in whatever order they stand."""
     digest = hashlib.blake2b("\0".join(map(str, what)).encode(), digest_size=6).digest()
     place = int.from_bytes(digest, "big") / 2**48
-    names = list(shares)
-    return names[min(bisect_right(list(accumulate(shares.values())), place), len(names) - 1)]
+    names = sorted(shares)
+    ends = list(accumulate(shares[name] for name in names))
+    return names[min(bisect_right(ends, place), len(names) - 1)]
 
 
 def next_model(fallbacks: Sequence[str], tried: Sequence[str]) -> str | None:
