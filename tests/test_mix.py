@@ -10,7 +10,9 @@ from tasks.core.columns import COMPLETIONS
 from tasks.core.errors import UsageError
 from tasks.core.mix import draw_model, read_mix
 from tasks.core.planning import normalise
+from tasks.core.replies import parse_replies
 from tasks.core.requests import Order
+from tasks.core.rules import TURNED_DOWN, judge
 from tasks.core.takeovers import assign_models, find_turned_down, follow, key_requests
 from tests.orders import ORDER
 from tests.test_order import GIVEN
@@ -132,6 +134,24 @@ REPLIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "no json": ({"text": "no json"}, None),
     "cut off": ({"text": "{", "finish_reason": "length"}, None),
     "a pair about a refusal": ({"text": 'I\'m sorry: {"input": "a", "positive_document": "b"}'}, None),
+    "a pair that has to do with one": (
+        {"text": '{"input": "a song named sorry, but i cannot help", "positive_document": "b"}'},
+        None,
+    ),
+    "declined in its pair": (
+        {"text": '{"input": "I\'m sorry, but I can\'t help with that.", "positive_document": "b"}'},
+        "refused",
+    ),
+    "declined in both": (
+        {"text": '{"input": "", "positive_document": "As an AI language model, I do not."}'},
+        "refused",
+    ),
+    "declined with escapes": (
+        {"text": '```json\n{"input":"\\u0049 can\\u2019t assist","positive_document":"b"}\n```'},
+        "refused",
+    ),
+    "declined and cut off": ({"text": "I'm sorry, I can't", "finish_reason": "length"}, None),
+    "cut off before a word": ({"text": None, "finish_reason": "length"}, None),
     "declined": ({"text": "I'm sorry, I can't help with that."}, "refused"),
     "filtered": ({"finish_reason": "content_filter"}, "refused"),
     "silent": ({"text": None}, "refused"),
@@ -151,6 +171,14 @@ def known_as(rows: pl.DataFrame, name: str) -> pl.DataFrame:
 @pytest.mark.parametrize("name", REPLIES)
 def test_only_a_model_that_would_not_or_could_not_is_relieved(name: str) -> None:
     assert find_turned_down(known_as(samples(1), name)).to_list() == [REPLIES[name][1]]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_validation_calls_the_same_replies_turned_down(name: str) -> None:
+    completions = known_as(samples(1), name)
+    [reasons] = judge(completions.hstack(parse_replies(completions)).lazy()).collect()["reasons"]
+    first = next(iter(reasons), None)
+    assert (first if first in TURNED_DOWN else None) == REPLIES[name][1]
 
 
 def test_what_was_never_asked_was_not_turned_down() -> None:

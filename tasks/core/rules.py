@@ -32,6 +32,8 @@ _REFUSAL_IN_TEXT = (
     r"(?i)^\W{0,3}((i['’]?m |i am )?sorry,? but i (can['’]?t|cannot|am unable|won['’]?t)"
     r"|i (can['’]?t|cannot) (help|assist|provide|fulfil|comply|create|generate)|as an ai (language )?model)"
 )
+# Somewhere in each reply that has this in a text of its pair, where letters and apostrophes may be escaped.
+MAYBE_REFUSED = r"(?i-u)sorry,? but i |i can(no|'|’|\\|t )|as an ai |\\(u00|x)[2-7]"
 _PLACEHOLDER = r"(?i-u)\[(insert|your|add|placeholder)|<(insert|your|input|text|positive)"
 _PLACEHOLDER_FOLDED = (
     r"lorem ipsum|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|xxxx"

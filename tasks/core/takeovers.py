@@ -8,10 +8,10 @@ import polars as pl
 
 from tasks.core.columns import COMPLETIONS
 from tasks.core.mix import draw_model, next_model
-from tasks.core.parsing import parse_pair
 from tasks.core.prompts import build_prompt
+from tasks.core.replies import parse_replies
 from tasks.core.requests import Order, TurnedDown, request_keys
-from tasks.core.rules import CALL_FAILED, REFUSAL, REFUSED, TURNED_DOWN
+from tasks.core.rules import CALL_FAILED, MAYBE_REFUSED, REFUSAL, REFUSED, RULES, TURNED_DOWN
 
 
 def assign_models(samples: pl.DataFrame, order: Order) -> pl.Series:
@@ -66,16 +66,23 @@ def find_turned_down(completions: pl.DataFrame) -> pl.Series:
 
     Another model may: it is not for a reply that is only bad.
     """
-    refused = pl.col("finish_reason").eq_missing("content_filter") | pl.col("text").is_null()
-    maybe = pl.col("text").str.contains(REFUSAL)
-    why = pl.when(pl.col("error").is_not_null()).then(pl.col("error")).when(refused | maybe).then(pl.lit(REFUSED))
-    told = completions.select(
-        pl.when(pl.col("completed_at").is_not_null()).then(why).alias("turned_down"),
-        text=pl.when(maybe & ~refused & pl.col("error").is_null()).then("text"),
+    answered = pl.col("completed_at").is_not_null() & pl.col("error").is_null()
+    whole = pl.col("finish_reason").ne_missing("length")
+    # Few rows have any of it; only these are read as validation reads them.
+    telling = (
+        pl.col("finish_reason").eq_missing("content_filter")
+        | pl.col("text").is_null()
+        | pl.any_horizontal(pl.col("text").str.contains(rule) for rule in (REFUSAL, MAYBE_REFUSED))
     )
-    # A pair may begin like a refusal.
-    pairs = [text is not None and parse_pair(text).problem is None for text in told["text"]]
-    return told.select(pl.when(~pl.Series(pairs, dtype=pl.Boolean)).then("turned_down")).to_series()
+    rows = completions.select(*COMPLETIONS).with_row_index("row")
+    doubtful = rows.filter(answered & whole & telling)
+    refused = doubtful.hstack(parse_replies(doubtful)).filter(RULES[REFUSED])["row"]
+    return rows.select(
+        turned_down=pl.when(pl.col("row").is_in(refused.implode()))
+        .then(pl.lit(REFUSED))
+        .when(pl.col("completed_at").is_not_null())
+        .then("error")
+    ).to_series()
 
 
 def is_over(order: Order, first: str, model_name: str, reason: str | None) -> bool:
