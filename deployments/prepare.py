@@ -21,7 +21,7 @@ from tasks.core.errors import PairmillError, UsageError
 
 POOL = "pairmill"
 # Runs at once on all workers of the pool; above the limit of `backfill` in prefect.yaml.
-POOL_LIMIT = 8
+POOL_LIMIT = 9
 # A queue of a smaller number goes first.
 PRIORITIES = {"nightly": 1, "backfill": 2, "partition": 3}
 # A server that was started a moment ago does not answer yet.

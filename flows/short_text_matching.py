@@ -117,15 +117,17 @@ def generate_short_text_pairs(
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
     judged: list[Shard] = []
-    with hold_source(order):
+    with hold_source(order) as check:
         plan = extract_task_descriptions(order)
         with open_model(order, plan) as model:
             shards: Sequence[Shard] = plan.shards
             at_once = model.steps_in_flight
             while shards:
                 shards = answer_in_batches(shards, order, model)
-                completed = in_window(shards, partial(generate_completions.submit, order=order, model=model), at_once)
-                judged += in_window(completed, partial(validate_pairs.submit, order=order), at_once)
+                completed = in_window(
+                    shards, partial(generate_completions.submit, order=order, model=model), at_once, check
+                )
+                judged += in_window(completed, partial(validate_pairs.submit, order=order), at_once, check)
                 shards = ask_again(order, plan, judged)
         report = publish_partition(order, plan, judged)
     show_report(report)

@@ -7,9 +7,10 @@ is not visited any more stops by itself.
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import distributed
 from prefect import get_run_logger
@@ -19,12 +20,14 @@ from tasks.clients.attempts import RESUME
 from tasks.clients.budget import NEXT_CALL, Budget
 from tasks.clients.lane import open_lane
 from tasks.core.dealing import deal, is_spent
-from tasks.core.errors import PairmillError, StoppedError
+from tasks.core.errors import PairmillError, StoppedError, UsageError
 from tasks.core.price import Price
 from tasks.progress import progress
 from tasks.session import Model, Status
 
 VISIT_SECONDS = 0.5
+# One that does not answer keeps the others unvisited for no longer, far below session.PATIENCE_SECONDS.
+ANSWER_SECONDS = 5.0
 # The leading process has a part of its own: it collects what batches have answered.
 LEAD = "lead"
 STOPPED = StoppedError(f"The run was stopped. {RESUME}")
@@ -35,10 +38,11 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
     """Hold the clients of a cluster's processes inside the block, and yield the model that they share.
 
     Raises:
-        UsageError, ModelError: The model's name or key cannot work.
+        UsageError, ModelError: The model's name or key cannot work, or its calls cannot be divided by the processes.
         StorageError: A process could not upload what was paid for.
         StoppedError: The cluster is gone, or one shard has killed process after process.
     """
+    _check_divisible(model)
     for name in model.order.models:
         open_lane(model.order.recipe_of(name), model.order.api_base_of(name))
     get_run_logger().info("%d processes at %s", model.processes, client.scheduler.address)
@@ -49,9 +53,27 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
         finally:
             crew.dismiss()
     except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
+        if isinstance(error, OSError) and not _is_of_cluster(error):
+            raise
         raise StoppedError(f"The Dask cluster does not carry on: {_say(error)} {RESUME}") from error
     if crew.lost is not None:
         raise crew.lost
+
+
+def _is_of_cluster(error: OSError) -> bool:
+    """Whether it is not the disk's or the storage's: distributed says of both what it could not connect to."""
+    return isinstance(error, distributed.comm.CommClosedError) or "trying to connect to" in str(error)
+
+
+def _check_divisible(model: Model) -> None:
+    order = model.order
+    for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
+        if 0 < getattr(order, name) < model.processes:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} is {getattr(order, name)}, and the cluster has {model.processes} processes that share it. "
+                "Raise it, or take fewer processes."
+            )
 
 
 class Crew:
@@ -93,7 +115,7 @@ class Crew:
 
     def _visit(self) -> None:
         dealt = self._deal()
-        found = self._client.run(_visit, self._model.token, dealt, self._error, on_error="return")
+        found = self._run_on_each(_visit, self._model.token, dealt, self._error)
         found[LEAD] = session.visit(self._model.token, dealt.get(LEAD), self._error)
         for address in self._ceilings.keys() - found.keys():
             # Nobody knows what it has spent of it.
@@ -107,7 +129,25 @@ class Crew:
         stopped = next((one.error for one in self._statuses.values() if one.error), None)
         if stopped and not self._error:
             self._error = stopped
-            self._client.run(_visit, self._model.token, {}, stopped, on_error="ignore")
+            self._run_on_each(_visit, self._model.token, {}, stopped)
+
+    def _run_on_each(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """Run it in every process, and return what each answers, or the error in its place."""
+
+        async def one(address: str) -> dict[str, Any]:
+            run = self._client._run(function, *args, workers=[address], on_error="return")  # noqa: SLF001
+            try:
+                found: dict[str, Any] = await asyncio.wait_for(run, ANSWER_SECONDS)
+            except OSError as error:
+                return {address: error}
+            return found
+
+        async def each() -> dict[str, Any]:
+            known = (await self._client.scheduler.identity(n_workers=-1))["workers"]
+            return {name: said for found in await asyncio.gather(*map(one, known)) for name, said in found.items()}
+
+        answered: dict[str, Any] = self._client.sync(each)
+        return answered
 
     def _deal(self) -> dict[str, float]:
         if not self._model.order.max_cost_usd:

@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ UNKNOWN_LANGUAGES = 20
 
 
 @contextmanager
-def hold_source(order: Order) -> Iterator[None]:
+def hold_source(order: Order) -> Iterator[Callable[[], None]]:
     """Be the only run of this source and destination inside the block: two would pay for the same requests.
 
     A second one waits, and then finds what the first has published. A preview waits
@@ -43,9 +43,9 @@ def hold_source(order: Order) -> Iterator[None]:
     """
     storage.require_bucket(order.destination)
     lease = hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait"))
-    with nullcontext() if order.limit else lease:
+    with nullcontext() if order.limit else lease as held:
         try:
-            yield
+            yield held.check if held else lambda: None
         except RejectedError:
             raise
         except (PairmillError, OSError):

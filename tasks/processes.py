@@ -4,6 +4,8 @@ from typing import Any
 
 from prefect.context import FlowRunContext
 
+from tasks.core.errors import StoppedError
+
 WITHIN_SECONDS = 60.0
 
 
@@ -11,12 +13,17 @@ def find_cluster() -> Any:
     """Return Dask's client of this flow run's cluster, with at least one process; None where it has no cluster.
 
     Raises:
-        OSError: It cannot be reached, or no process comes.
+        StoppedError: It cannot be reached, or no process comes.
     """
     context = FlowRunContext.get()
     client = getattr(context.task_runner, "client", None) if context else None
     if client is not None:
-        client.wait_for_workers(1, timeout=WITHIN_SECONDS)
+        try:
+            client.wait_for_workers(1, timeout=WITHIN_SECONDS)
+        except OSError as error:
+            raise StoppedError(
+                f"No process of the Dask cluster is there: {error}. Start some with dask worker, and run again."
+            ) from error
     return client
 
 

@@ -1,6 +1,7 @@
 """A run's model as its steps hold it: one client in every process that generates, opened when it is needed."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 from tasks.clients.attempts import RESUME
 from tasks.clients.calls import ModelClient
+from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
 from tasks.core.errors import PairmillError, StoppedError
 from tasks.core.requests import Order, Plan
@@ -93,7 +95,7 @@ class Session:
         self._lock = threading.Lock()
         self._client: ModelClient | None = None
         self._over = threading.Event()
-        self._unvisited = 0
+        self._unvisited, self._visited = 0, time.monotonic()
 
     def open(self) -> ModelClient:
         """Return the client; see `Model`."""
@@ -115,7 +117,7 @@ class Session:
 
     def visit(self, max_cost_usd: float | None, error: PairmillError | None) -> Status:
         """Take what the leading process sends: the money this one may spend in all, and what stops the run."""
-        self._unvisited = 0
+        self._unvisited, self._visited = 0, time.monotonic()
         client = self._client
         if client is None:
             return Status()
@@ -139,10 +141,11 @@ class Session:
         return replace(self.visit(None, None), error=lost)
 
     def _watch(self) -> None:
-        # Seconds are counted, not measured: where this process was held up, so was its visitor.
+        # Seconds are counted: where this machine was held up, so was the visitor. One that stood still alone
+        # for as long as a lease lasts may have been replaced.
         while not self._over.wait(1.0):
             self._unvisited += 1
-            if self._unvisited > PATIENCE_SECONDS:
+            if self._unvisited > PATIENCE_SECONDS or time.monotonic() - self._visited > TERM_SECONDS:
                 self.leave(StoppedError(f"The process that leads this run is not heard of any more. {RESUME}"))
 
 

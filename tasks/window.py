@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 
 def in_window(
-    items: Iterable[Item], submit: Callable[[Item], PrefectFuture[Result]], size: int = STEPS_IN_FLIGHT
+    items: Iterable[Item],
+    submit: Callable[[Item], PrefectFuture[Result]],
+    size: int = STEPS_IN_FLIGHT,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
     """Yield the results in the order of `items`, with at most `size` of them in flight.
 
@@ -26,14 +29,15 @@ def in_window(
     for item in items:
         window.append(submit(item))
         if len(window) >= size:
-            yield _await_first(window)
+            yield _await_first(window, check)
     while window:
-        yield _await_first(window)
+        yield _await_first(window, check)
 
 
-def _await_first(window: deque[PrefectFuture[Result]]) -> Result:
+def _await_first(window: deque[PrefectFuture[Result]], check: Callable[[], None]) -> Result:
     """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end."""
     while not _is_done(window[0]):
+        check()
         window[0].wait(WAIT_SECONDS)
         for future in filter(_is_done, window):
             future.result()

@@ -94,6 +94,14 @@ def test_a_refused_key_stops_all_processes_with_one_clear_line(night: Night) -> 
     assert len(night.model_server.prompts) <= 4, "the first call of each process goes alone"
 
 
+@pytest.mark.runs
+def test_a_pace_that_processes_cannot_share_is_refused(night: Night) -> None:
+    run = night.start("--requests-per-minute", "1")
+    assert run.wait() == 2
+    assert "--requests-per-minute is 1, and the cluster has 2 processes that share it" in run.said
+    assert not night.model_server.prompts
+
+
 @pytest.mark.faults
 def test_a_process_that_is_killed_loses_what_was_in_flight_and_no_more(
     night: Night, cluster: "distributed.LocalCluster"
