@@ -83,7 +83,8 @@ def brainstorm(
         descriptions: Task descriptions wanted in all, with those that are in tasks/ already.
         topics: Settings to start from. Empty: a spread of our own.
         category: Kind of task; the query and the document of this one are both very short.
-        then_generate: Run the main flow on all descriptions when they are there.
+        then_generate: Run the main flow on all descriptions when they are there. What has no parameter here (model_mix,
+            fallback_models, batch, max_attempts_per_pair, max_tokens) is at its default; or run it on tasks/ yourself.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
         language_mix: each wants every description in each of the languages; paper in one of all languages,
@@ -110,9 +111,11 @@ def brainstorm(
 
     # Imported here, so that the form and --help do not wait for polars.
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
+    from tasks.extract import hold_source  # noqa: PLC0415
     from tasks.session import open_model  # noqa: PLC0415
 
-    with open_model(wish.order, Plan()) as model:
+    # Two at once would pay for the same lists.
+    with hold_source(wish.order), open_model(wish.order, Plan()) as model:
         return gather_task_descriptions(wish, model)
 
 
@@ -136,8 +139,8 @@ def place_brainstorm(
 
 
 def hand_on(given: dict[str, Any], found: BrainstormReport) -> dict[str, Any]:
-    """Return the main flow's parameters; what the brainstorming has cost is off its limit."""
+    """Return the main flow's parameters; what the brainstorming has cost, or may have, is off its limit."""
     parameters = {name: given[name] for name in HANDED_ON}
     if given["max_cost_usd"]:
-        parameters["max_cost_usd"] = max(given["max_cost_usd"] - (found.cost_usd or 0), 1e-9)
+        parameters["max_cost_usd"] = max(given["max_cost_usd"] - found.spent_usd, 1e-9)
     return parameters | {"source": found.source}

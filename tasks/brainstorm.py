@@ -19,11 +19,11 @@ from tasks.clients import journal, source, storage
 from tasks.clients.attempts import Request
 from tasks.core.brainstorming import (
     LIST_LENGTH,
-    LITTLE_NEW,
     Brainstorm,
     BrainstormReport,
     ListRequest,
     ListRound,
+    brings_little,
     request_lists,
 )
 from tasks.core.linting import Linter
@@ -48,6 +48,8 @@ class _Found:
     rounds: list[ListRound] = field(default_factory=list)
     surplus: int = 0
     lists: int = 0
+    # The latest lists, in a row, that held no description.
+    barren: int = 0
     stopped: str = "enough"
 
 
@@ -81,7 +83,7 @@ def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport
     for name, rows in ((uri, found.kept), (order.layout.rejected_tasks(order.run_id), found.rejected)):
         if rows:
             storage.write_bytes(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    report = _report(wish, found, uri if found.kept else "")
+    report = _report(wish, found, uri if found.kept else "", model.spent_usd)
     storage.write_bytes(order.layout.report(order.run_id), report.model_dump_json(indent=1).encode())
     get_run_logger().info("%d descriptions, %d of them new, from %d lists", report.total, report.added, report.lists)
     return report
@@ -105,11 +107,14 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
         completions = _complete(wish, model, requests)
         found.completions += completions
         found.lists += count
-        items = new = 0
+        items, fresh = 0, list[bool]()
         for request, completion in zip(requests, completions, strict=True):
+            found.barren += 1
             for text, reasons, is_new in _read(completion, linter, sequence):
                 items += 1
-                new += is_new
+                if is_new is not None:
+                    fresh.append(is_new)
+                    found.barren = 0
                 row = {"task": text, "model_name": wish.order.recipe.model_name, "category": wish.category}
                 row |= {"topic": request.topic, "persona": request.persona}
                 if reasons:
@@ -118,9 +123,9 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
                     found.kept.append(row)
                 else:
                     found.surplus += 1
-        found.rounds.append(ListRound(lists=count, items=items, new=new))
+        found.rounds.append(ListRound(lists=count, items=items, new=sum(fresh)))
         progress.cached = len(found.kept)
-        if new < LITTLE_NEW * items:
+        if len(found.kept) < wish.wanted - found.before and brings_little(sum(fresh), len(fresh), found.barren):
             found.stopped = "little new"
             return
 
@@ -139,10 +144,10 @@ def _complete(wish: Brainstorm, model: Model, requests: list[ListRequest]) -> li
     return [found[request.key] for request in requests]
 
 
-def _read(completion: dict[str, Any], linter: Linter, sequence: Linter) -> Iterator[tuple[str, list[str], bool]]:
+def _read(completion: dict[str, Any], linter: Linter, sequence: Linter) -> Iterator[tuple[str, list[str], bool | None]]:
     """Yield each description of a list, the reasons against it, and whether it is new to `sequence`.
 
-    A list that is none is one row.
+    A list that is none is one row, and None says so.
     """
     text = completion["text"]
     items = parse_list(text) if text is not None and completion["finish_reason"] != "length" else None
@@ -150,9 +155,9 @@ def _read(completion: dict[str, Any], linter: Linter, sequence: Linter) -> Itera
         for (item, reasons), (_, faults) in zip(linter.judge(items), sequence.judge(items), strict=True):
             yield item, reasons, not faults
     elif completion["error"] is not None:
-        yield "", [completion["error"]], False
+        yield "", [completion["error"]], None
     else:
-        yield text or "", ["truncated" if completion["finish_reason"] == "length" else "not_a_list"], False
+        yield text or "", ["truncated" if completion["finish_reason"] == "length" else "not_a_list"], None
 
 
 def read_known(uri: str, run_id: str) -> Iterator[str]:
@@ -166,7 +171,7 @@ def read_known(uri: str, run_id: str) -> Iterator[str]:
                     yield from batch["task"].drop_nulls()
 
 
-def _report(wish: Brainstorm, found: _Found, uri: str) -> BrainstormReport:
+def _report(wish: Brainstorm, found: _Found, uri: str, spent_usd: float) -> BrainstormReport:
     paid = [row for row in found.completions if not row["cached"] and row["error"] in (None, "no_choices")]
     costs = [row["cost_usd"] for row in paid]
     reasons = Counter(reason for row in found.rejected for reason in row["reasons"])
@@ -198,6 +203,7 @@ def _report(wish: Brainstorm, found: _Found, uri: str) -> BrainstormReport:
         input_tokens=sum(row["input_tokens"] or 0 for row in paid),
         output_tokens=sum(row["output_tokens"] or 0 for row in paid),
         cost_usd=None if None in costs else sum(costs),
+        spent_usd=spent_usd,
         seconds=round((finished_at - order.started_at).total_seconds(), 3),
         samples=[row["task"] for row in found.kept[:: max(1, len(found.kept) // SAMPLES)][:SAMPLES]],
     )

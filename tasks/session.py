@@ -57,6 +57,11 @@ class Model:
         return self().limit * max(1, self.processes)
 
     @property
+    def spent_usd(self) -> float:
+        """What this process has spent of the order's limit, worst cases where a cost is unknown; 0 without a limit."""
+        return visit(self.token, None, None).standing.spent
+
+    @property
     def steps_in_flight(self) -> int:
         """How many generate steps keep all processes busy."""
         return STEPS_IN_FLIGHT * max(1, self.processes)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.brainstorm import brainstorm, place_brainstorm
+from flows.brainstorm import HANDED_ON, brainstorm, hand_on, place_brainstorm
 from flows.stand_in import load_samples
 from flows.telling import call
 from tasks.clients import storage, table
@@ -21,9 +21,11 @@ from tasks.core.brainstorming import (
     Brainstorm,
     BrainstormRecipe,
     BrainstormReport,
+    brings_little,
     request_lists,
 )
 from tasks.core.errors import UsageError
+from tasks.core.layout import Layout
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tests.model_server import ModelServer, answer, completion, good_text
@@ -223,6 +225,49 @@ def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: s
     model_server.default = answer("no list")
     silent = start(descriptions=100, seed=1)
     assert (silent.added, silent.reasons, silent.stopped) == (0, {"not_a_list": silent.lists}, "little new")
+
+
+@pytest.mark.parametrize(
+    ("new", "listed", "barren", "little"),
+    [(0, 0, 1, False), (0, 0, 5, True), (1, 20, 0, True), (2, 20, 0, False), (9, 20, 4, False)],
+)
+def test_one_list_that_cannot_be_read_says_nothing_of_the_next(
+    new: int, listed: int, barren: int, little: bool
+) -> None:
+    assert brings_little(new, listed, barren) is little
+
+
+def test_a_garbled_list_ends_nothing_and_its_unknown_cost_counts_against_the_limit(
+    start: Start, bucket: str, model_server: ModelServer
+) -> None:
+    held = []
+
+    def garbled_first(request: web.Request, sent: dict[str, Any]) -> web.Response:
+        held.append([item.uri for item in storage.list_objects(f"{bucket}/out/staging")])
+        if len(held) > 1:
+            return lister(request, sent)
+        reply = completion("no list")
+        del reply["usage"]
+        return web.json_response(reply)
+
+    model_server.default = garbled_first
+    price = {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-4, "max_cost_usd": 9.0}
+    report = start(descriptions=18, **price)
+    assert (report.total, report.stopped, report.lists) == (18, "enough", 2)
+    assert report.reasons["not_a_list"] == 1
+    assert report.cost_usd is None
+    # At least the most tokens of a list.
+    assert report.spent_usd > 4096 * 1e-4
+    assert hand_on(dict.fromkeys(HANDED_ON) | price, report)["max_cost_usd"] == pytest.approx(9.0 - report.spent_usd)
+    # Nobody else could ask for the same lists meanwhile.
+    assert held == [[Layout(f"{bucket}/out").source_lease(report.source)]] * 2
+    assert storage.list_objects(f"{bucket}/out/staging") == []
+
+
+def test_few_good_ones_are_enough_where_no_more_are_wanted(start: Start, model_server: ModelServer) -> None:
+    model_server.default = answer(json.dumps([WORDS[0], *["Match two things."] * 19]))
+    report = start(descriptions=1)
+    assert (report.total, report.stopped) == (1, "enough")
 
 
 def family(run_id: str) -> tuple[str, list[str]]:

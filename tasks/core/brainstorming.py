@@ -20,6 +20,8 @@ Category = Literal["text-matching-short"]
 LIST_LENGTH = 20
 # A round of lists in which fewer of the descriptions than this share are new ends the brainstorming.
 LITTLE_NEW = 0.1
+# Lists in a row without a description to read that end it, too. One alone says nothing of the next.
+MOST_BARREN = 5
 
 TEMPLATE = """\
 Make up {count} different text matching tasks. In each of them somebody has one very short text, a phrase or a \
@@ -108,8 +110,16 @@ def _mix(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest())
 
 
+def brings_little(new: int, listed: int, barren: int) -> bool:
+    """Whether it is no use to ask on.
+
+    `new` of the `listed` descriptions of a round's readable lists are new; the last `barren` lists held none.
+    """
+    return new < LITTLE_NEW * listed or barren >= MOST_BARREN
+
+
 class ListRound(BaseModel):
-    """One round: lists, descriptions in them, and those of these that were good and in no list before."""
+    """One round: lists, descriptions in them (one for a list that is none), and the good ones in no list before."""
 
     lists: int
     items: int
@@ -120,10 +130,13 @@ class BrainstormReport(BaseModel):
     """One brainstorming.
 
     total = before + added, at most `wanted`. `stopped` says why it ended: enough,
-    little new (hardly anything in the last round), or most lists. `lists` = cached +
-    paid + failed. The `items` in them = added + rejected (a row may have several
-    `reasons`) + `surplus`, good ones beyond those wanted. Tokens and `cost_usd` (US dollars, null when unknown) are of
-    the calls paid in this run. `uri` holds the new descriptions, `source` all.
+    little new (hardly anything in the last round, or nothing to read in the last lists),
+    or most lists. `lists` = cached + paid + failed. The `items` in them = added +
+    rejected (a row may have several `reasons`) + `surplus`, good ones beyond those
+    wanted. Tokens and `cost_usd` (US dollars, null when unknown) are of the calls paid
+    in this run; `spent_usd` is what counted against max_cost_usd, with the worst case of
+    a reply that was lost or did not say what it took, and 0 without that limit. `uri`
+    holds the new descriptions, `source` all.
     """
 
     run_id: str
@@ -151,6 +164,7 @@ class BrainstormReport(BaseModel):
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    spent_usd: float = 0.0
     seconds: float
     samples: list[str]
 
