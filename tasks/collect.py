@@ -49,7 +49,9 @@ def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Se
     if not missing or order.limit:
         return shards
     again = max(shard.round for shard in shards) > 0
-    wanted = order.batch and (not again or missing >= FEWEST_REQUESTS)
+    wanted = order.batch and (
+        not again or (missing >= FEWEST_REQUESTS and _count_own(shards, order) >= FEWEST_REQUESTS)
+    )
     if wanted and order.max_cost_usd and model.processes:
         raise UsageError(
             "--batch keeps --max-cost-usd in one process only. Leave out one of the two, or --dask-scheduler; "
@@ -59,6 +61,16 @@ def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Se
     if not wanted and not records.find_open():
         return shards
     return _answer(tuple(shards), order, model, records, order.batch_deadline if wanted else 0)
+
+
+def _scan_own(shards: Sequence[Shard], order: Order) -> pl.LazyFrame:
+    """Return what the journal does not answer of the main model's requests; further models are called live."""
+    rows = frames.scan_frames([shard.uri for shard in shards], include_file_paths="shard")
+    return rows.filter(pl.col("completed_at").is_null() & (pl.col("model_name") == order.recipe.model_name))
+
+
+def _count_own(shards: Sequence[Shard], order: Order) -> int:
+    return int(_scan_own(shards, order).select(pl.len()).collect(engine="streaming").item())
 
 
 @task(
@@ -74,9 +86,7 @@ def _answer(shards: tuple[Shard, ...], order: Order, model: Model, records: Reco
     with tempfile.TemporaryDirectory(prefix="pairmill-") as name:
         folder = Path(name)
         requests = folder / "requests.parquet"
-        rows = frames.scan_frames([shard.uri for shard in shards], include_file_paths="shard")
-        # Further models are called live.
-        rows = rows.filter(pl.col("completed_at").is_null() & (pl.col("model_name") == order.recipe.model_name))
+        rows = _scan_own(shards, order)
         rows.select("request_key", "task", "language", "sample_index", "shard").sink_parquet(requests)
         context = TaskRunContext.get()
         if context is not None and context.task_run.run_count > 1:

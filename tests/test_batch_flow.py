@@ -2,15 +2,23 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import polars as pl
 import pytest
 
 from flows.run import main
-from tasks.clients import storage, table
+from tasks.clients import frames, storage, table
+from tasks.collect import answer_in_batches
+from tasks.core.batching import FEWEST_REQUESTS
+from tasks.core.errors import UsageError
+from tasks.core.requests import Shard
+from tasks.session import Model
 from tests.batch_server import BatchServer, Fate
 from tests.model_server import answer, error
+from tests.orders import ORDER
 
 Run = Callable[..., dict[str, Any]]
 MODEL = "openai/gpt-4o-mini"
@@ -87,6 +95,26 @@ def test_what_batches_do_not_answer_is_sent_again_and_only_that(
     assert [job.body["request_counts"]["total"] for job in batch_server.jobs.values()] == [40, 20, 10]
     assert set(batch_server.answered.values()) == {1}
     assert batch_server.prompts == []
+
+
+@pytest.mark.parametrize("own", [FEWEST_REQUESTS - 1, FEWEST_REQUESTS])
+def test_a_later_round_waits_for_a_batch_only_where_the_main_model_has_enough_of_it(bucket: str, own: int) -> None:
+    uri = f"{bucket}/out/shard.parquet"
+    models = ["openai/x"] * own + ["openai/b"] * FEWEST_REQUESTS
+    pl.DataFrame({"model_name": models}).with_columns(completed_at=pl.lit(None, pl.Datetime)).pipe(
+        frames.write_frame, uri
+    )
+    shards = (Shard(0, uri, round=1, rows=len(models), cached=0),)
+    order = replace(
+        ORDER, destination=f"{bucket}/out", batch=True, max_cost_usd=1.0, model_mix={"openai/x": 0.5, "openai/b": 0.5}
+    )
+    # Several processes cannot keep a budget with batches: which says that one is wanted, before anything is sent.
+    model = cast("Model", SimpleNamespace(processes=2))
+    if own < FEWEST_REQUESTS:
+        assert answer_in_batches(shards, order, model) is shards
+    else:
+        with pytest.raises(UsageError, match="in one process only"):
+            answer_in_batches(shards, order, model)
 
 
 def test_a_provider_without_a_batch_api_says_so_and_nothing_is_paid(
