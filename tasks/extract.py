@@ -20,7 +20,7 @@ from tasks.clients.descriptions import Descriptions, list_source, read_descripti
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
 from tasks.core.columns import fit_source_columns
-from tasks.core.errors import PairmillError, RejectedError, StorageError
+from tasks.core.errors import PairmillError, RejectedError, StoppedError, StorageError
 from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
 from tasks.core.requests import Order, Plan
 from tasks.policy import is_transient
@@ -101,10 +101,19 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
 
     Returns:
         The plan, without its shards, and the samples that are used up (USED).
+
+    Raises:
+        StoppedError: A redo meets another run's descriptions.
     """
     numbers = pl.concat(frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames())
     languages = {*order.languages, *found.languages}
     claimed = pl.DataFrame(schema=CLAIMED) if order.limit else find_claimed(order, numbers, languages)
+    if order.on_published == "redo" and claimed.height:
+        # What it left to the other run, it would remove from the partition that it replaces.
+        raise StoppedError(
+            f"Another run makes pairs for {claimed.height:,} of these descriptions x languages, and a redo replaces "
+            f"all of {order.partition}. Run again when it has ended."
+        )
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
     found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
     served = find_served(pairs, numbers, languages, order)

@@ -73,6 +73,24 @@ def test_two_partitions_with_common_descriptions_share_them_out(night: Night) ->
     assert {report["published"] for report in reports} == {True}
 
 
+def test_a_redo_beside_a_run_of_the_same_descriptions_removes_nothing_and_says_to_wait(night: Night) -> None:
+    night.serve(5.0)
+    run = night.start()
+    while not night.model_server.prompts:
+        time.sleep(0.05)
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
+    other.put(ROWS // 2, ROWS)
+    beside = other.start("--on-published", "redo")
+    assert beside.wait() == 1
+    assert "Run again when it has ended" in beside.said
+    night.model_server.latency_seconds = 0.0
+    assert run.wait() == 0, run.said
+    other.finish("--on-published", "redo")
+    # What nothing was accepted of for the one day was tried for the other, too.
+    assert night.rows("pairs")["id"].is_unique().all()
+    assert set(night.rows("pairs")["id"]) | set(night.rows("rejected")["id"]) == set(range(ROWS + ROWS // 2))
+
+
 def test_what_a_dead_run_has_claimed_is_made_by_the_next(night: Night) -> None:
     night.proxy.fault("/judged/", "kill", times=1, pid=(run := night.start()).pid)
     assert run.wait() == -signal.SIGKILL
