@@ -20,7 +20,7 @@ from tasks.core.requests import Order
 from tasks.extract import plan_into
 from tasks.models import find_prices, own_price
 from tasks.progress import progress
-from tasks.staging import Scratch
+from tasks.staging import Scratch, look_up_requests
 
 SAMPLED_PROMPTS = 200
 _KEYS = {"request_key": pl.String}
@@ -48,17 +48,17 @@ def _estimate(order: Order) -> Estimate:
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder))
         plan, _ = plan_into(requests, order, read_descriptions(objects, Path(folder), order))
-        counts = {name: _count(order, requests, name) for name in order.shares}
+        calls = _count_calls(order, requests)
         parts = [
             Part(
                 name,
-                wanted - cached,
+                count,
                 _learn_tokens(order, name) or _count_tokens(order, requests, name),
                 *_price(order, name),
             )
-            for name, (wanted, cached) in counts.items()
+            for name, count in calls.items()
         ]
-    return estimate(order, plan, cached=sum(cached for _, cached in counts.values()), parts=parts)
+    return estimate(order, plan, cached=requests.rows - sum(calls.values()), parts=parts)
 
 
 def _price(order: Order, model_name: str) -> tuple[Price | None, str]:
@@ -72,20 +72,31 @@ def _price(order: Order, model_name: str) -> tuple[Price | None, str]:
     return price, source
 
 
-def _count(order: Order, requests: Scratch, model_name: str) -> tuple[int, int]:
-    """Return a model's requests, and those of them that the journal answers."""
+def _count_calls(order: Order, requests: Scratch) -> dict[str, int]:
+    """Count each model's calls: what no journal answers, nor what a killed run has left on this machine."""
+    calls = dict.fromkeys(order.shares, 0)
     if not requests.rows:
-        return 0, 0
-    keys = requests.scan().filter(pl.col("model_name") == model_name).select("request_key")
-    wanted = int(keys.select(pl.len()).collect(engine="streaming").item())
-    return wanted, count_known(order, model_name, keys)
+        return calls
+    local = {name: _local_keys(order, name).implode() for name in order.models}
+    for rows, _, _ in look_up_requests(order, requests):
+        for name in rows["model_name"].unique():
+            unknown = ~pl.col("cached") & (pl.col("model_name") == name) & ~pl.col("request_key").is_in(local[name])
+            count = rows.filter(unknown).height
+            if count:
+                calls[name] = calls.get(name, 0) + count
+    return calls
+
+
+def _local_keys(order: Order, model_name: str) -> pl.Series:
+    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
+    return journal.local_keys(journal.local_folder() / "journal", uri)
 
 
 def count_known(order: Order, model_name: str, keys: pl.LazyFrame) -> int:
     """Count the requests that a model's journal answers, or what a killed run has left on this machine."""
     uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
-    local = journal.local_keys(journal.local_folder() / "journal", uri).to_frame()
-    known = [journal.look_up(uri, keys).select("request_key"), keys.join(local.lazy(), on="request_key", how="semi")]
+    local = _local_keys(order, model_name).to_frame().lazy()
+    known = [journal.look_up(uri, keys).select("request_key"), keys.join(local, on="request_key", how="semi")]
     return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
 
 

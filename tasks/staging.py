@@ -66,18 +66,9 @@ def stage_shards(
     # What a killed run paid for may still lie on this machine alone.
     journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
     size = _shard_rows(requests.rows, count_processes())
-    own = [_look_up(order, name, _theirs(requests, name), requests, size) for name in order.shares]
-    others = [_look_up(order, name, _instead(order, requests, name), requests, size) for name in order.fallback_models]
-    first_rows = range(0, requests.rows, size)
-    for index, first_row in enumerate(first_rows):
-        rows = requests.scan().slice(first_row, size).collect()
-        known = _read(others, index)
-        staged = rows.join(_read(own, index), on="request_key", how="left", maintain_order="left").with_columns(
-            cached=pl.col("completed_at").is_not_null(), turned_down_by=pl.lit([], dtype=pl.List(pl.String))
-        )
-        staged, left = follow(staged, known, order)
-        if only_cached:
-            staged = staged.filter("cached")
+    parts = range(0, requests.rows, size)
+    for index, (reached, known, left) in enumerate(look_up_requests(order, requests, size)):
+        staged = reached.filter("cached") if only_cached else reached
         uri = f"{order.staging}/plan/{number + index:06}.parquet"
         frames.write_frame(staged, uri)
         known_uri = f"{order.staging}/known/{number + index:06}.parquet" if known.height else ""
@@ -90,10 +81,31 @@ def stage_shards(
             round_,
             staged.height,
             cached,
-            label=f"{index + 1}/{len(first_rows)}" + (f" of round {round_ + 1}" if round_ else ""),
+            label=f"{index + 1}/{len(parts)}" + (f" of round {round_ + 1}" if round_ else ""),
             known_uri=known_uri,
             turned_down=sum_up(left),
         )
+
+
+def look_up_requests(
+    order: Order, requests: Scratch, size: int = SHARD_ROWS
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+    """Look all requests up in the models' journals, once; writes to the local disk only.
+
+    Yields:
+        For every `size` of them, in plan order: the rows as far as the journals take them, with `cached`, what is
+        known of fallbacks' keys, and the rows that models turned down (see `follow`).
+    """
+    own = [_look_up(order, name, _theirs(requests, name), requests, size) for name in order.shares]
+    others = [_look_up(order, name, _instead(order, requests, name), requests, size) for name in order.fallback_models]
+    for index, first_row in enumerate(range(0, requests.rows, size)):
+        rows = requests.scan().slice(first_row, size).collect()
+        known = _read(others, index)
+        asked = rows.join(_read(own, index), on="request_key", how="left", maintain_order="left").with_columns(
+            cached=pl.col("completed_at").is_not_null(), turned_down_by=pl.lit([], dtype=pl.List(pl.String))
+        )
+        reached, left = follow(asked, known, order)
+        yield reached, known, left
 
 
 def _shard_rows(rows: int, processes: int) -> int:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import pytest
@@ -109,7 +108,7 @@ def test_a_later_round_waits_for_a_batch_only_where_the_main_model_has_enough_of
         ORDER, destination=f"{bucket}/out", batch=True, max_cost_usd=1.0, model_mix={"openai/x": 0.5, "openai/b": 0.5}
     )
     # Several processes cannot keep a budget with batches: which says that one is wanted, before anything is sent.
-    model = cast("Model", SimpleNamespace(processes=2))
+    model = Model(order, "pairs", processes=2)
     if own < FEWEST_REQUESTS:
         assert answer_in_batches(shards, order, model) is shards
     else:

@@ -43,6 +43,22 @@ def ask(capsys: pytest.CaptureFixture[str], options: list[str]) -> tuple[int, di
     return code, json.loads(said) if said else {}
 
 
+def test_a_dry_run_counts_what_a_fallback_will_take_over(
+    given: list[str], bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(model_name="openai/x")
+    prompts = [build_prompt(task, "English", 0) for task in TASKS]
+    reply = dict.fromkeys(COMPLETIONS) | {"completed_at": datetime.now(UTC), "attempts": 1, "throttled": 0}
+    with Journal(Layout(f"{bucket}/out").journal(recipe.recipe_id), recipe=recipe.canonical) as record:
+        for number, key in enumerate(request_keys(recipe, prompts, [0] * ROWS)):
+            text = "I'm sorry, I can't help." if number < 4 else '{"input": "a", "positive_document": "b"}'
+            record.append(key, reply | {"text": text})
+    _, alone = ask(capsys, [*given, "--dry-run"])
+    assert (alone["cached"], alone["calls"]) == (ROWS, 0)
+    _, found = ask(capsys, [*given, "--fallback-models", "openai/b", "--dry-run"])
+    assert (found["cached"], found["calls"], found["model_name"]) == (ROWS - 4, 4, "openai/x, openai/b")
+
+
 def test_a_dry_run_counts_all_and_neither_pays_nor_writes(
     given: list[str], bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

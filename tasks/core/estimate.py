@@ -127,7 +127,7 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         order: The run.
         plan: What its extract step would find.
         cached: Requests that the journal answers.
-        parts: What each model of the mix has to do; what fallbacks may take over is not known.
+        parts: What each model has to do; what fallbacks may take over of that is not known.
     """
     calls = plan.requests - cached
     tokens = [
