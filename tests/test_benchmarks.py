@@ -49,7 +49,7 @@ def test_cpu_goes_to_the_innermost_frame_that_has_an_owner() -> None:
 
 def test_cpu_is_counted_by_whose_work_it_is() -> None:
     with Shares() as taken:
-        started = time.process_time()
-        while time.process_time() < started + 0.3:
+        started = time.thread_time()
+        while time.thread_time() < started + 0.5:
             build_prompt("match a question with its answer", "English")
-    assert max(taken.seconds, key=lambda owner: taken.seconds[owner]) == "planning, prompts, parsing and rules"
+    assert taken.seconds["planning, prompts, parsing and rules"] > 0.25
