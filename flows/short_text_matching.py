@@ -123,7 +123,7 @@ def generate_short_text_pairs(
             shards: Sequence[Shard] = plan.shards
             at_once = model.steps_in_flight
             while shards:
-                shards = answer_in_batches(shards, order, model)
+                shards = answer_in_batches(shards, order, model, check)
                 completed = in_window(
                     shards, partial(generate_completions.submit, order=order, model=model), at_once, check
                 )

@@ -4,7 +4,7 @@ Batches belong to the runs of one source, which its lease makes one at a time.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from tasks.clients.batch_records import Records
 from tasks.clients.batch_sending import Desk, Sender
 from tasks.clients.batches import BatchApi
 from tasks.clients.batching import Batching
+from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
 from tasks.core.requests import Order, Shard
@@ -32,11 +33,14 @@ from tasks.session import Model
 from tasks.staging import fill_in
 
 
-def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Sequence[Shard]:
+def answer_in_batches(
+    shards: Sequence[Shard], order: Order, model: Model, check: Callable[[], None] = lambda: None
+) -> Sequence[Shard]:
     """Have the requests of `shards` that the journal does not answer answered by batches, where that is wanted.
 
     Without order.batch, batches that an earlier run has left are ended, and what they
-    have answered is collected. A preview sends and collects none.
+    have answered is collected. A preview sends and collects none. `check` raises where
+    another run may hold the source by now: then nothing is sent any more.
 
     Returns:
         The shards, with what the batches have answered; the rest is left for live calls.
@@ -60,7 +64,7 @@ def answer_in_batches(shards: Sequence[Shard], order: Order, model: Model) -> Se
     records = Records(order.layout.batches(order.recipe.recipe_id, order.source))
     if not wanted and not records.find_open():
         return shards
-    return _answer(tuple(shards), order, model, records, order.batch_deadline if wanted else 0)
+    return _answer(tuple(shards), order, model, records, order.batch_deadline if wanted else 0, check=check)
 
 
 def _scan_own(shards: Sequence[Shard], order: Order) -> pl.LazyFrame:
@@ -82,7 +86,9 @@ def _count_own(shards: Sequence[Shard], order: Order) -> int:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def _answer(shards: tuple[Shard, ...], order: Order, model: Model, records: Records, hours: int) -> tuple[Shard, ...]:
+def _answer(
+    shards: tuple[Shard, ...], order: Order, model: Model, records: Records, hours: int, *, check: Callable[[], None]
+) -> tuple[Shard, ...]:
     with tempfile.TemporaryDirectory(prefix="pairmill-") as name:
         folder = Path(name)
         requests = folder / "requests.parquet"
@@ -91,13 +97,15 @@ def _answer(shards: tuple[Shard, ...], order: Order, model: Model, records: Reco
         context = TaskRunContext.get()
         if context is not None and context.task_run.run_count > 1:
             _find_collected(order, requests, folder)
-        with _open_batching(order, model, folder, records) as batching:
+        with _open_batching(order, model, folder, records, check) as batching:
             batching.answer(requests, order.started_at.timestamp() + 3600.0 * hours)
         return tuple(_fill_shards(order, shards, requests, folder))
 
 
 @contextmanager
-def _open_batching(order: Order, model: Model, folder: Path, records: Records) -> Iterator[Batching]:
+def _open_batching(
+    order: Order, model: Model, folder: Path, records: Records, check: Callable[[], None]
+) -> Iterator[Batching]:
     """Yield what sends and collects; the run's progress tells of it, also when it was stopped meanwhile."""
     recipe = order.recipe
     desk = Desk(
@@ -110,6 +118,7 @@ def _open_batching(order: Order, model: Model, folder: Path, records: Records) -
         max_tokens=recipe.max_tokens,
         price=own_price(order, recipe.model_name),
         budget=model().attempts.budget,
+        patience=Patience(check=check),
         note=get_run_logger().info,
     )
     paid = progress.paid

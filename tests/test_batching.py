@@ -18,7 +18,7 @@ from tasks.clients.budget import Budget
 from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.patience import Patience
 from tasks.core.batching import ATTEMPTS, POLL_SECONDS, Job, next_pause
-from tasks.core.errors import ModelError, StoppedError
+from tasks.core.errors import ModelError, StoppedError, StorageError
 from tasks.core.price import Price
 
 HOUR = 3600.0
@@ -168,6 +168,7 @@ class Night:
     kept: Kept = field(default_factory=Kept)
     notes: list[str] = field(default_factory=list)
     runs: int = 0
+    check: Callable[[], None] = lambda: None
 
     def run(
         self, wanted: list[str], hours: float = 24.0, lines: int = 50_000, budget: Budget | None = None
@@ -189,7 +190,7 @@ class Night:
             max_tokens=40,
             price=PRICE,
             budget=budget,
-            patience=Patience(self.clock.now, self.clock.sleep),
+            patience=Patience(self.clock.now, self.clock.sleep, self.check),
             note=self.notes.append,
         )
         sender = Sender(desk)
@@ -293,6 +294,29 @@ def test_a_later_run_collects_open_batches_first_and_sends_only_what_is_in_none(
     assert night.run(keys(8, 20)) == set()
     assert night.provider.sent() == [keys(5, 10), keys(15, 13)]
     assert set(night.kept.completions) == set(keys(5, 23))
+
+
+LOST = {"before it sends": 0.0, "while it waits": HOUR / 2, "when the first batch has ended": HOUR}
+
+
+@pytest.mark.parametrize("when", list(LOST))
+def test_a_run_that_lost_its_lease_sends_no_batch_any_more_and_the_next_one_goes_on(night: Night, when: str) -> None:
+    lost_at = night.clock.now() + LOST[when]
+
+    def check() -> None:
+        if night.clock.now() >= lost_at:
+            raise StorageError("another run may hold it")
+
+    night.check = check
+    night.provider.ends = [half("expired"), all_good]
+    with pytest.raises(StorageError, match="another run may hold it"):
+        night.run(keys(0, 10))
+    sent = night.provider.sent()
+    assert sent == [keys(0, 10)] * (lost_at > 1_000_000.0)
+    assert night.clock.now() < lost_at + 1.0, "it waits no longer"
+    night.check = lambda: None
+    assert night.run(keys(0, 10)) == set()
+    assert night.provider.sent() == ([*sent, keys(5, 5)] if sent else [keys(0, 10), keys(5, 5)])
 
 
 def test_a_batch_of_which_nobody_knows_is_found_by_its_mark(night: Night) -> None:

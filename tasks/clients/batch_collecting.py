@@ -70,6 +70,7 @@ class Collector:
                 self._write(kept)
         self._write(kept)
         self._journal.flush()
+        desk.patience.check()
         answered = len(wanted) - len(left)
         desk.records.write_done(
             batch,

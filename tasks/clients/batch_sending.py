@@ -170,11 +170,13 @@ class Sender:
 
     def _send(self, batch: Batch, keys: list[str], path: Path) -> Batch:
         desk, file_id, attempt = self._desk, "", 0
+        desk.patience.check()
         if not desk.records.write(batch, keys):
             raise StoppedError(f"Another run sends the same batch, {desk.records.uri}/{batch.name}.json. {RESUME}")
         while True:
             try:
                 file_id = file_id or desk.api.upload(path)
+                desk.patience.check()
                 sent = self._mark_sent(batch, desk.api.create(file_id, batch.name))
             except CallFault as fault:
                 # It may have been taken although its reply was lost.

@@ -41,7 +41,9 @@ class Batching:
         Raises:
             ModelError: The provider refuses every batch.
             StoppedError: The budget is spent, or the batch API fails for too long.
+            Exception: What the desk's patience checks.
         """
+        self._desk.patience.check()
         self.open = {batch.name: batch for batch in self._sender.find_open()}
         if self.open:
             self._desk.note(f"{len(self.open)} batches of an earlier run are at the provider")

@@ -18,18 +18,27 @@ class Patience:
     Args:
         now: Seconds since 1970.
         sleep: Waits so many seconds.
+        check: Raises where the run may not go on. It is asked all the while, and before anything is sent.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.now = now
+        self.check = check
         self._sleep = sleep
         self._faults_since: float | None = None
 
     def wait(self, seconds: float) -> None:
         """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end."""
         until = self.now() + seconds
+        self.check()
         while (left := until - self.now()) > 0:
             self._sleep(min(left, 0.2))
+            self.check()
 
     def call(self, attempt: Callable[[], None], what: str) -> None:
         """Make attempts, and wait between them, until one succeeds; `what` cannot be done meanwhile.
