@@ -19,6 +19,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+HOLD_POLL_SECONDS = 0.05
+
 Behaviour = Callable[[web.Request, dict[str, Any]], Any]
 
 
@@ -142,9 +144,13 @@ class Flood:
 
 @dataclass
 class ModelServer:
-    """The server; `prompts` and `times` are those of the requests that reached it, in order."""
+    """The server; `prompts` and `times` are those of the requests that reached it, in order.
+
+    While it is `held` no request is answered, so that a run cannot end.
+    """
 
     latency_seconds: float = 0.0
+    held: bool = False
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -167,7 +173,7 @@ class ModelServer:
     def forget(self) -> None:
         """Go back to good answers and no requests seen."""
         self.prompts, self.bodies, self.keys, self.times, self._scripts = [], [], [], [], {}
-        self.default, self.latency_seconds, self.most_in_flight = good, 0.0, 0
+        self.default, self.latency_seconds, self.held, self.most_in_flight = good, 0.0, False, 0
 
     @property
     def api_base(self) -> str:
@@ -222,6 +228,8 @@ class ModelServer:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
+            while self.held:
+                await asyncio.sleep(HOLD_POLL_SECONDS)
             if self.latency_seconds:
                 await asyncio.sleep(self.latency_seconds)
             answered = self.choose(prompt)(request, sent)

@@ -17,7 +17,7 @@ from tasks.clients import table
 from tasks.core.variations import ask_for_variation
 from tests.model_server import ModelServer, answer, good, read_prompt
 from tests.s3_proxy import S3Proxy
-from tests.zygote import Run, Zygote
+from tests.zygote import LEASE_SECONDS, Run, Zygote
 
 DAY = "2026-11-01"
 CONCURRENCY = 8
@@ -38,7 +38,7 @@ class Night:
     """Runs of one partition, which find the storage behind `proxy`; `state` is their local folder.
 
     `into` is the destination's name, its own unless given, `attempts` the completions a wanted
-    pair, and `more` is put into their environment.
+    pair, `more` is put into their environment, and `lease_seconds` is the term of their leases.
     """
 
     bucket: str
@@ -51,6 +51,7 @@ class Night:
     into: str = ""
     attempts: int = 1
     more: Mapping[str, str] = field(default_factory=dict)
+    lease_seconds: float = LEASE_SECONDS
 
     @property
     def destination(self) -> str:
@@ -86,7 +87,8 @@ class Night:
         given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
         given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
         given += ["--max-attempts-per-pair", str(self.attempts)]
-        return self.zygote.start([*given, *options], {**self.environment, **(environment or {})}, limits)
+        found = {**self.environment, **(environment or {})}
+        return self.zygote.start([*given, *options], found, limits, self.lease_seconds)
 
     def start_upkeep(self, *options: str) -> Run:
         """Start an upkeep of the destination."""
