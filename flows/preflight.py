@@ -174,6 +174,7 @@ def show_estimate(found: Estimate) -> None:
             f"{found.descriptions:,}",
             ", ".join(f"{n:,} {what}" for what, n in left_out.items() if n),
         ),
+        ("at work", f"{found.claimed:,}", "descriptions that a run at work is making"),
         ("requests", f"{found.requests:,}", f"{found.cached:,} of them in the journal"),
         ("calls to pay", f"{found.calls:,}", f"at most {again:,} more for what validation rejects" if again else ""),
         ("tokens in", show_range(found.input_tokens), f"from {found.tokens_from}" if found.calls else ""),
@@ -181,7 +182,8 @@ def show_estimate(found: Estimate) -> None:
         ("cost", cost, f"price from {found.price_from}" if found.cost_usd is not None else ""),
     ]
     for name, value, remark in rows:
-        grid.add_row(Text(name, style="dim"), Text(value, style="bold"), Text(remark))
+        if name != "at work" or found.claimed:
+            grid.add_row(Text(name, style="dim"), Text(value, style="bold"), Text(remark))
     console = Console(highlight=False)
     console.print(f"[bold]{found.partition}[/]: a dry run, nothing is paid for or published")
     console.print(grid)
@@ -191,8 +193,11 @@ def show_estimate(found: Estimate) -> None:
 
 def _notes(found: Estimate) -> list[str]:
     notes = []
+    if found.claimed:
+        notes.append("What a run at work is making is paid for by that run; what it leaves, the next one asks for.")
     if not found.requests:
-        notes.append("There is nothing to do: what the source holds is served, or was judged before.")
+        other = "else " if found.claimed else ""
+        notes.append(f"There is nothing {other}to do: what the source holds is served, or was judged before.")
     elif not found.would_publish:
         notes.append("With --limit a run shows a preview and does not publish.")
     if found.cost_usd is None:

@@ -61,6 +61,8 @@ def show_estimate(found: RangeEstimate) -> None:
     console.print(grid)
     again = f", at most {found.calls_most - found.calls:,} more for what validation rejects"
     console.print(Text(f"{found.calls:,} calls to pay{again}; cost: {show_cost(found.cost_usd)}"))
+    if found.claimed:
+        console.print(Text(f"{found.claimed:,} descriptions more are made, and paid for, by a run at work.", "yellow"))
     for name, problem in found.problems.items():
         console.print(Text(f"{name}: {problem}", style="yellow"))
 

@@ -3,15 +3,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import polars as pl
 import pytest
 
 from flows.run import main
-from tasks.clients import storage
+from tasks.clients import frames, storage
 from tasks.clients.journal import Journal, local_folder
+from tasks.clients.lease import hold_lease
 from tasks.core.columns import COMPLETIONS
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
-from tasks.core.requests import Recipe, request_keys
+from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tests.model_server import ModelServer, error
 
 ROWS = 30
@@ -57,6 +59,24 @@ def test_a_dry_run_counts_what_a_fallback_will_take_over(
     assert (alone["cached"], alone["calls"]) == (ROWS, 0)
     _, found = ask(capsys, [*given, "--fallback-models", "openai/b", "--dry-run"])
     assert (found["cached"], found["calls"], found["model_name"]) == (ROWS - 4, 4, "openai/x, openai/b")
+
+
+@pytest.mark.parametrize("whose", ["tasks", "other-tasks"])
+def test_a_dry_run_says_what_a_run_at_work_is_making_and_what_is_left_to_pay(
+    given: list[str], bucket: str, capsys: pytest.CaptureFixture[str], whose: str
+) -> None:
+    layout = Layout(f"{bucket}/out")
+    plan = pl.DataFrame({"description_hash": hash_descriptions(TASKS[:12]), "language": ["English"] * 12})
+    frames.write_frame(plan, f"{layout.staging('2026-11-01', 'at-work')}/plan/000000.parquet")
+    # Renewed often, as a run at work does.
+    with hold_lease(layout.source_lease(f"{bucket}/{whose}"), "at-work", term=2.0):
+        _, found = ask(capsys, [*given, "--dry-run"])
+        assert (found["descriptions"], found["claimed"], found["requests"], found["calls"]) == (ROWS, 12, 18, 18)
+        assert main([*given, "--dry-run"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "at work 12 descriptions that a run at work is making requests 18" in said
+    _, found = ask(capsys, [*given, "--dry-run"])
+    assert (found["claimed"], found["calls"]) == (0, ROWS)
 
 
 def test_a_dry_run_counts_all_and_neither_pays_nor_writes(

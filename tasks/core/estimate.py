@@ -35,7 +35,8 @@ class Part(NamedTuple):
 class Estimate(BaseModel):
     """What a run would do, estimated without a call and without a write.
 
-    `descriptions` are distinct ones. `calls` would be paid for at first and
+    `descriptions` are distinct ones, and `claimed` those (x languages) that a run at work is making, which are in no
+    other figure. `calls` would be paid for at first and
     `calls_most` with all that may be asked for again. Tokens and `cost_usd` (US
     dollars, null where the price is unknown) are of `calls`: (at least, at most) of
     what is likely; `tokens_from` and `price_from` say where they are known from.
@@ -51,6 +52,7 @@ class Estimate(BaseModel):
     repeated: int
     already_served: int
     already_rejected: int
+    claimed: int
     requests: int
     cached: int
     calls: int
@@ -74,6 +76,7 @@ class RangeEstimate(BaseModel):
     ok: bool
     days: list[Estimate]
     problems: dict[str, str]
+    claimed: int
     requests: int
     cached: int
     calls: int
@@ -90,6 +93,7 @@ def add_up(days: list[Estimate], problems: dict[str, str], max_cost_usd: float) 
         ok=not problems,
         days=days,
         problems=problems,
+        claimed=sum(day.claimed for day in days),
         requests=sum(day.requests for day in days),
         cached=sum(day.cached for day in days),
         calls=sum(day.calls for day in days),
@@ -151,6 +155,7 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         repeated=plan.repeated,
         already_served=plan.already_served,
         already_rejected=plan.already_rejected,
+        claimed=plan.claimed,
         requests=plan.requests,
         cached=cached,
         calls=calls,
