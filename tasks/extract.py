@@ -86,6 +86,9 @@ def extract_task_descriptions(order: Order) -> Plan:
         publishing.settle(order.layout, order.partition, order.run_id)
         # One plan after the other: the later one leaves out what the earlier one claims.
         with nullcontext() if order.limit else hold_lease(order.layout.plan_lease, order.run_id):
+            if (now := list_source(order.source, order.destination)) != objects:
+                # What was erased from it while this run waited is not planned any more.
+                found = read_descriptions(now, Path(folder), order)
             plan, used = plan_into(requests, order, found)
             plan = dataclasses.replace(plan, used_uri=_stage_used(order, used) if requests.rows else "")
             shards = tuple(stage_shards(order, requests))

@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -60,8 +61,8 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
 def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     """Erase one task description and all that was generated for it, with the tables' history.
 
-    Waits until no run of the destination is at work. A source elsewhere is not touched, nor
-    what Prefect has stored of earlier runs.
+    Waits until no run of the destination is at work, and one that begins meanwhile plans
+    afterwards. A source elsewhere is not touched, nor what Prefect has stored of earlier runs.
 
     Returns:
         What was touched, one sentence each.
@@ -71,11 +72,7 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     """
     description = normalise_description(text)
     (digest,) = hash_descriptions([description])
-    with ExitStack() as held:
-        for item in _list(f"{layout.destination}/staging"):
-            if item.uri.startswith(layout.source_leases):
-                held.enter_context(hold_lease(item.uri, owner))
-        held.enter_context(hold_lease(layout.lease, owner))
+    with _hold_all_runs(layout, owner), hold_lease(layout.lease, owner):
         publishing.settle_all(layout, owner)
         journal.upload_leftovers(journal.local_folder() / "journal", layout.journal("any"))
         tables = [item.uri for name in TABLES for item in _list(f"{layout.destination}/{name}")]
@@ -114,6 +111,25 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     else:
         done += ["No row here belongs to this description: its text must be that of the source, letter by letter"]
     return done
+
+
+@contextmanager
+def _hold_all_runs(layout: Layout, owner: str) -> Iterator[None]:
+    """Let no run plan inside the block, nor one that has planned be at work."""
+    held_sources = set[str]()
+    # One at a time: two would wait for each other's sources.
+    with hold_lease(layout.forget_lease, owner), ExitStack() as held:
+        while True:
+            with hold_lease(layout.plan_lease, owner):
+                found = {item.uri for item in _list(f"{layout.destination}/staging")}
+                begun = {uri for uri in found if uri.startswith(layout.source_leases)} - held_sources
+                if not begun:
+                    yield
+                    return
+            # These may have planned, or wait to: they go first.
+            for uri in sorted(begun):
+                held.enter_context(hold_lease(uri, owner))
+            held_sources |= begun
 
 
 def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 
 from tasks.clients import compaction, frames, journal, storage, table
 from tasks.clients.batch_records import join_keys
+from tasks.clients.lease import hold_lease
 from tasks.core.columns import JOURNAL
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.maintain import _compact_journal, forget_description
 from tests.night import Night
+from tests.zygote import LEASE_SECONDS
 
 NOW = datetime.now(UTC)
 
@@ -155,6 +158,38 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     assert maintain("--forget", words[0])["done"][:2] == [
         f"{night.destination}/{name}: every version before this one was removed" for name in ("pairs", "rejected")
     ]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kept", ["plan_lease", "lease"])
+def test_a_run_that_begins_while_a_description_is_being_forgotten_leaves_nothing_of_it(
+    nights: Callable[[str], Night], kept: str
+) -> None:
+    night = nights("out")
+    night.serve(0.0)
+    secret, layout = "match a secret with its keeper", Layout(night.destination)
+    lines = [json.dumps({"task": text}) for text in (secret, "match a lock with its key")]
+    source = f"{layout.destination}/tasks"
+    storage.write_bytes(f"{source}/a.jsonl", "\n".join(lines).encode())
+
+    def wait_for(*wanted: str) -> None:
+        """Wait until these requests were made, one after the other."""
+        left = list(wanted)
+        while left:
+            for seen in night.proxy.seen():
+                left = left[1:] if left and left[0] in f"{seen['method']} {seen['path']}" else left
+            time.sleep(0.05)
+
+    # Held up before it lists the sources, and when it has: before it erases.
+    with hold_lease(getattr(layout, kept), "test", term=LEASE_SECONDS):
+        forgetting = night.start_upkeep("--forget", secret)
+        wait_for(f"PUT {getattr(layout, kept).removeprefix('s3:/')}")
+        given = ["--source", source, "--destination", layout.destination, "--model-name", "openai/x"]
+        run = night.zygote.start([*given, "--api-base", night.model_server.api_base], night.environment)
+        wait_for(f"GET {source.removeprefix('s3:/')}/a.jsonl", f"PUT {layout.plan_lease.removeprefix('s3:/')}")
+    assert [forgetting.wait(), run.wait()] == [0, 0], forgetting.said + run.said
+    assert [name for name, data in everything(night.bucket).items() if b"secret" in data] == []
+    assert not list(night.state.rglob("*.jsonl"))
 
 
 def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: str) -> None:

@@ -97,6 +97,11 @@ class Layout:
         return f"{self.destination}/staging/plan.lease"
 
     @property
+    def forget_lease(self) -> str:
+        """The object that only one run that erases a description can hold."""
+        return f"{self.destination}/staging/forget.lease"
+
+    @property
     def source_leases(self) -> str:
         """What the names of all sources' leases begin with."""
         return f"{self.destination}/staging/source-"
