@@ -2,17 +2,18 @@
 
 It visits all of them every half a second: it hears what they have paid, deals out
 what they may spend, and when one has stopped it stops the others. A process that
-is not visited any more stops by itself.
+is not visited any more stops by itself, and one that answers no more is given up.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 import distributed
+from dask.base import annotate, get_annotations
 from prefect import get_run_logger
 
 from tasks import session
@@ -22,12 +23,16 @@ from tasks.clients.lane import open_lane
 from tasks.core.dealing import deal, is_spent
 from tasks.core.errors import PairmillError, StoppedError, UsageError
 from tasks.core.price import Price
+from tasks.core.seating import Seating
+from tasks.processes import WITHIN_SECONDS
 from tasks.progress import progress
-from tasks.session import Model, Status
+from tasks.session import PATIENCE_SECONDS, Model, Status
+from tasks.visits import Visits
 
 VISIT_SECONDS = 0.5
-# One that does not answer keeps the others unvisited for no longer, far below session.PATIENCE_SECONDS.
-ANSWER_SECONDS = 5.0
+# After so long without an answer a process pays for nothing when it wakes up (see session.TERM_SECONDS): its
+# steps may go to others.
+SILENT_SECONDS = 45.0
 # The leading process has a part of its own: it collects what batches have answered.
 LEAD = "lead"
 STOPPED = StoppedError(f"The run was stopped. {RESUME}")
@@ -46,15 +51,22 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
     for name in model.order.models:
         open_lane(model.order.recipe_of(name), model.order.api_base_of(name))
     get_run_logger().info("%d processes at %s", model.processes, client.scheduler.address)
+    crew = Crew(model, client)
     try:
-        crew = Crew(model, client)
-        try:
-            yield model
-        finally:
-            crew.dismiss()
+        # Those that join later are for the place of one that dies.
+        with annotate(workers=crew.seated, allow_other_workers=True):
+            # Dask's own list, which steps to come are sent with.
+            crew.seated = get_annotations()["workers"]
+            crew.begin()
+            try:
+                yield model
+            finally:
+                crew.dismiss()
     except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
         if isinstance(error, OSError) and not _is_of_cluster(error):
             raise
+        if crew.gone is not None:
+            raise crew.gone from error
         raise StoppedError(f"The Dask cluster does not carry on: {_say(error)} {RESUME}") from error
     if crew.lost is not None:
         raise crew.lost
@@ -77,21 +89,36 @@ def _check_divisible(model: Model) -> None:
 
 
 class Crew:
-    """Visits the processes until `dismiss`; `lost` says what one of them could not upload."""
+    """Visits the processes until `dismiss`.
+
+    `seated` are those that take part, `lost` says what one of them could not upload, and `gone` that
+    there is none any more.
+    """
 
     def __init__(self, model: Model, client: "distributed.Client") -> None:
         self.lost: PairmillError | None = None
+        self.gone: PairmillError | None = None
         self._model, self._client = model, client
         self._order = model.share
         self._money = model.order.max_cost_usd
         self._error: PairmillError | None = None
         # By the process's address; those of processes that died stay.
         self._statuses: dict[str, Status] = {}
-        # What those that are alive may spend, as far as is known.
+        # What those that are alive may spend, and what each was last sent, as far as is known.
         self._ceilings: dict[str, float] = {}
-        progress.paid = lambda: sum(one.paid + one.failed for one in self._statuses.values())
+        self._sent: dict[str, float] = {}
+        self._visits = Visits(client)
+        self._seating = Seating(model.processes, PATIENCE_SECONDS + 1)
+        self._given_up: set[str] = set()
+        self._known_at = time.monotonic()
+        self.seated = self._seating.seat(self._visits.known, (), self._known_at)
+        self._logger = get_run_logger()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crew", daemon=True)
+
+    def begin(self) -> None:
+        """Begin with the visits."""
+        progress.paid = lambda: sum(one.paid + one.failed for one in self._statuses.values())
         self._thread.start()
 
     def dismiss(self) -> None:
@@ -101,11 +128,11 @@ class Crew:
         ended = {LEAD: session.leave(self._model.token, self._error or STOPPED)}
         # Those that cannot be reached stop by themselves.
         with suppress(OSError):
-            ended |= self._client.run(_leave, self._model.token, self._error or STOPPED, on_error="ignore")
+            ended |= self._visits.make_last(_leave, self._model.token, self._error or STOPPED)
         self._statuses.update(ended)
         self.lost = next((one.error for one in ended.values() if one.error), None)
         paid, retried = (sum(getattr(one, name) for one in self._statuses.values()) for name in ("paid", "retried"))
-        get_run_logger().info("%d calls paid, %d attempts repeated", paid, retried)
+        self._logger.info("%d calls paid, %d attempts repeated", paid, retried)
 
     def _run(self) -> None:
         while not self._over.wait(VISIT_SECONDS):
@@ -115,46 +142,52 @@ class Crew:
 
     def _visit(self) -> None:
         dealt = self._deal()
-        found = self._run_on_each(_visit, self._model.token, dealt, self._error)
+        found = self._visits.make(_visit, self._model.token, dealt, tuple(self.seated), self._error)
+        self._sent |= {address: dealt.get(address, 0.0) for address in self._visits.sent}
         found[LEAD] = session.visit(self._model.token, dealt.get(LEAD), self._error)
-        for address in self._ceilings.keys() - found.keys():
+        for address in self._ceilings.keys() - self._visits.known - {LEAD}:
             # Nobody knows what it has spent of it.
             self._money -= self._ceilings.pop(address)
+        for address, ceiling in self._ceilings.items():
+            self._ceilings[address] = max(ceiling, dealt.get(address, 0.0))
         for address, status in found.items():
             if isinstance(status, Status):
                 self._statuses[address] = status
-                self._ceilings[address] = max(status.standing.ceiling, dealt.get(address, 0.0))
-            elif address in dealt:
-                self._ceilings[address] = max(self._ceilings[address], dealt[address])
+                sent = dealt.get(LEAD, 0.0) if address == LEAD else self._sent[address]
+                self._ceilings[address] = max(status.standing.ceiling, sent)
+        self._seat()
         stopped = next((one.error for one in self._statuses.values() if one.error), None)
         if stopped and not self._error:
             self._error = stopped
-            self._run_on_each(_visit, self._model.token, {}, stopped)
+            self._visits.make(_visit, self._model.token, {}, tuple(self.seated), stopped)
 
-    def _run_on_each(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-        """Run it in every process, and return what each answers, or the error in its place."""
-
-        async def one(address: str) -> dict[str, Any]:
-            run = self._client._run(function, *args, workers=[address], on_error="return")  # noqa: SLF001
-            try:
-                found: dict[str, Any] = await asyncio.wait_for(run, ANSWER_SECONDS)
-            except OSError as error:
-                return {address: error}
-            return found
-
-        async def each() -> dict[str, Any]:
-            known = (await self._client.scheduler.identity(n_workers=-1))["workers"]
-            return {name: said for found in await asyncio.gather(*map(one, known)) for name, said in found.items()}
-
-        answered: dict[str, Any] = self._client.sync(each)
-        return answered
+    def _seat(self) -> None:
+        """Give places that fell free to others, give up who is silent, and end the run where nobody is left."""
+        now, known = time.monotonic(), self._visits.known
+        waiting = [address for address in known if address in self._statuses and self._statuses[address].waits]
+        self.seated[:] = self._seating.seat(known, waiting, now)
+        for address, since in self._visits.silent.items():
+            if now - since > SILENT_SECONDS and address not in self._given_up:
+                self._given_up.add(address)
+                self._logger.warning("%s has not answered for %.0f seconds: given up", address, now - since)
+                self._visits.restart(address)
+        if known:
+            self._known_at = now
+        elif now - self._known_at > WITHIN_SECONDS and not self.gone:
+            self.gone = self._error = StoppedError(
+                f"No process of the Dask cluster has been there for {WITHIN_SECONDS:.0f} seconds. Start some with "
+                f"dask worker. {RESUME}"
+            )
+            self._client.cancel([distributed.Future(key, self._client) for key in list(self._client.futures)])
 
     def _deal(self) -> dict[str, float]:
         if not self._model.order.max_cost_usd:
             return {}
+        # One that is silent takes no more.
         standings = {
-            address: replace(self._statuses[address].standing, ceiling=ceiling)
+            address: replace(standing, ceiling=ceiling, busy=standing.busy and address not in self._visits.silent)
             for address, ceiling in self._ceilings.items()
+            for standing in [self._statuses[address].standing]
         }
         if is_spent(self._money, standings):
             asked = max(one.asked for one in standings.values())
@@ -165,9 +198,13 @@ class Crew:
 
 
 def _visit(
-    token: str, dealt: Mapping[str, float], error: PairmillError | None, dask_worker: "distributed.Worker"
+    token: str,
+    dealt: Mapping[str, float],
+    seated: Collection[str],
+    error: PairmillError | None,
+    dask_worker: "distributed.Worker",
 ) -> Status:
-    return session.visit(token, dealt.get(dask_worker.address), error)
+    return session.visit(token, dealt.get(dask_worker.address), error, seated=dask_worker.address in seated)
 
 
 async def _leave(token: str, error: PairmillError) -> Status:

@@ -20,6 +20,8 @@ from tasks.window import STEPS_IN_FLIGHT
 
 # Without a visit a process stops paying: half a lease's term, so before another run of the source can begin.
 PATIENCE_SECONDS = 15
+# One that joined the cluster later takes part in the place of one that died, or not at all.
+PLACE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Status:
-    """What one process has done of a run so far, how it stands with its money, and what has stopped it."""
+    """What one process has done of a run so far, how it stands with its money, and what has stopped it.
+
+    `waits` says that it has a step, and as yet no place among those that share the concurrency.
+    """
 
     paid: int = 0
     failed: int = 0
     retried: int = 0
     standing: Standing = field(default_factory=Standing)
     error: PairmillError | None = None
+    waits: bool = False
 
 
 class Session:
@@ -99,11 +105,13 @@ class Session:
         self._model, self._stack = model, stack
         self._lock = threading.Lock()
         self._client: ModelClient | None = None
-        self._over = threading.Event()
+        self._over, self._seated = threading.Event(), threading.Event()
         self._unvisited, self._visited = 0, time.monotonic()
 
     def open(self) -> ModelClient:
         """Return the client; see `Model`."""
+        if self._model.processes:
+            self._await_place()
         with self._lock:
             if self._over.is_set():
                 raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
@@ -120,12 +128,17 @@ class Session:
         with self._lock:
             self._over.set()
 
-    def visit(self, max_cost_usd: float | None, error: PairmillError | None) -> Status:
-        """Take what the leading process sends: the money this one may spend in all, and what stops the run."""
+    def visit(self, max_cost_usd: float | None, error: PairmillError | None, *, seated: bool) -> Status:
+        """Take what the leading process sends: the money this one may spend in all, and what stops the run.
+
+        `seated` says that it may take part.
+        """
         self._unvisited, self._visited = 0, time.monotonic()
+        if seated:
+            self._seated.set()
         client = self._client
         if client is None:
-            return Status()
+            return Status(waits=not seated)
         if max_cost_usd is not None:
             client.lend(max_cost_usd)
         if error is not None:
@@ -143,7 +156,16 @@ class Session:
             self._stack.close()
         except PairmillError as loss:
             lost = loss
-        return replace(self.visit(None, None), error=lost)
+        return replace(self.visit(None, None, seated=True), error=lost)
+
+    def _await_place(self) -> None:
+        began = time.monotonic()
+        while not self._seated.wait(1.0) and not self._over.is_set():
+            if time.monotonic() - began > PLACE_SECONDS:
+                raise StoppedError(
+                    "A process that joined the cluster after the start was given a step, and all places are taken "
+                    f"by others, or the process that leads this run is not heard of any more. {RESUME}"
+                )
 
     def _watch(self) -> None:
         # Seconds are counted: where this machine was held up, so was the visitor. One that stood still alone
@@ -171,10 +193,10 @@ def _join(model: Model) -> Session:
         return session
 
 
-def visit(token: str, max_cost_usd: float | None, error: PairmillError | None) -> Status:
+def visit(token: str, max_cost_usd: float | None, error: PairmillError | None, *, seated: bool = True) -> Status:
     """Visit this process's part in a run; see `Session.visit`."""
     session = _sessions.get(token)
-    return session.visit(max_cost_usd, error) if session else Status()
+    return session.visit(max_cost_usd, error, seated=seated) if session else Status()
 
 
 def leave(token: str, error: PairmillError) -> Status:

@@ -1,16 +1,20 @@
 """One run on a cluster of two processes: the same rows, and nothing is paid twice or above the budget."""
 
+import asyncio
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dask
 import distributed
 import pytest
+from aiohttp import web
 
 from flows.cluster import StepRunner
 from flows.run import main
@@ -31,6 +35,8 @@ def cluster(s3_endpoint: str, prefect_api: str) -> Iterator["distributed.LocalCl
     """Run a scheduler and two processes, as a team would have them beside its runs."""
     settings: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None, "memory_limit": 0, "silence_logs": 50}
     settings["scheduler_kwargs"] = {"dashboard_address": "127.0.0.1:0"}
+    # Of a process that is silent the scheduler itself says nothing.
+    dask.config.set({"distributed.scheduler.worker-ttl": None})
     with distributed.LocalCluster(n_workers=2, threads_per_worker=6, preload=["tasks.generate"], **settings) as cluster:
         yield cluster
 
@@ -126,6 +132,95 @@ def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) 
     night.finish()
     assert night.check_rows(ROWS) == (0, 0)
     assert night.paid_twice() <= CONCURRENCY
+
+
+def stop_one(night: Night, cluster: "distributed.LocalCluster", after: int) -> int:
+    """Have one process stand still once so many calls were made, and return its id."""
+    with distributed.Client(cluster) as client:
+        pid: int = min(client.run(os.getpid).values())
+    night.model_server.default = kill_at(after, lambda: os.kill(pid, signal.SIGSTOP), night.model_server.default)
+    return pid
+
+
+@pytest.mark.faults
+def test_a_process_that_stands_still_for_a_while_holds_up_no_other(
+    night: Night, cluster: "distributed.LocalCluster"
+) -> None:
+    pid = stop_one(night, cluster, 20)
+    run = night.start(*PRICE, "--max-cost-usd", "1")
+    calls = -1
+    while calls < len(night.model_server.prompts) or calls < 20:
+        calls = len(night.model_server.prompts)
+        time.sleep(4)
+    assert ROWS / 2 < calls < ROWS, "all but the shard that it has in hand"
+    os.kill(pid, signal.SIGCONT)
+    assert run.wait() == 0, run.said
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() == 0
+
+
+@pytest.mark.faults
+def test_a_process_that_answers_no_more_is_given_up_and_its_shard_goes_to_others(
+    night: Night, cluster: "distributed.LocalCluster"
+) -> None:
+    pid = stop_one(night, cluster, 20)
+    night.finish(*PRICE, "--max-cost-usd", "1")
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY // 2
+    with distributed.Client(cluster) as client:
+        client.wait_for_workers(2)
+        assert pid not in client.run(os.getpid).values()
+
+
+@pytest.mark.faults
+def test_ctrl_c_does_not_wait_for_a_process_that_stands_still(
+    night: Night, cluster: "distributed.LocalCluster"
+) -> None:
+    pid = stop_one(night, cluster, 20)
+    run = night.start()
+    while len(night.model_server.prompts) < ROWS / 2:
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait() == 130
+    os.kill(pid, signal.SIGCONT)
+    night.finish()
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY
+
+
+@pytest.mark.faults
+def test_a_process_that_joins_takes_the_place_of_one_that_died_and_no_other(
+    night: Night, cluster: "distributed.LocalCluster"
+) -> None:
+    night.put(ROWS, 9 * ROWS)
+    joined = threading.Event()
+    behave = night.model_server.default
+
+    async def wait(request: web.Request, sent: dict[str, Any]) -> Any:
+        while not joined.is_set():
+            await asyncio.sleep(0.05)
+        return behave(request, sent)
+
+    night.model_server.default = wait
+    night.model_server.script("spoiled", [wait])
+    run = night.start()
+    while night.model_server.most_in_flight < 2:
+        time.sleep(0.1)
+    cluster.scale(3)
+    try:
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(3)
+            joined.set()
+            while len(night.model_server.prompts) < 5 * ROWS:
+                time.sleep(0.1)
+            (dead, *_) = client.run(os.getpid).values()
+        os.kill(dead, signal.SIGKILL)
+        assert run.wait() == 0, run.said
+    finally:
+        cluster.scale(2)
+    assert night.model_server.most_in_flight <= CONCURRENCY
+    assert night.check_rows(10 * ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY // 2
 
 
 @pytest.mark.faults
