@@ -1,5 +1,6 @@
 """How a run's models are reached: their lanes, journals, paces and prices, and the one budget."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
@@ -17,13 +18,11 @@ from tasks.clients.rates import Rates
 from tasks.core.parsing import parse_pair
 from tasks.core.price import Price
 from tasks.core.requests import Order
+from tasks.core.rules import REFUSAL, REFUSED
 from tasks.progress import progress
 
 # What the first replies of a run must hold, or going on would only burn money.
 Expects = Literal["text", "pairs", "nothing"]
-
-# Finish reasons of replies that hold no pair whatever their text is.
-UNUSABLE = ("length", "content_filter")
 
 
 @contextmanager
@@ -76,14 +75,20 @@ def connect(order: Order, expects: Expects) -> Iterator[ModelClient]:
 
 
 def _problem_finder(expects: Expects) -> Callable[[Reply], str | None]:
-    """Return what says of a run's first replies that nothing came of them."""
+    """Return what says of a run's first replies that nothing came of them.
+
+    A reply that a fallback may take over is REFUSED here, as it is for the fallbacks.
+    """
 
     def find_problem(reply: Reply) -> str | None:
         if expects != "pairs":
             return reply.error if expects == "text" else None
-        if reply.error or reply.text is None:
-            return reply.error or "refused"
-        return reply.finish_reason if reply.finish_reason in UNUSABLE else parse_pair(reply.text).problem
+        if reply.error or reply.finish_reason == "length":
+            return reply.error or "length"
+        if reply.finish_reason == "content_filter" or reply.text is None:
+            return REFUSED
+        problem = parse_pair(reply.text).problem
+        return REFUSED if problem and re.search(REFUSAL, reply.text) else problem
 
     return find_problem
 

@@ -187,6 +187,17 @@ def test_a_model_that_is_down_leaves_the_rest_to_its_fallback(run: Run, bucket: 
     assert (redo.cached, redo.paid, models.calls(A), models.calls(B)) == (40, 0, calls, 40)
 
 
+@pytest.mark.parametrize("name", [pytest.param("filtered", marks=pytest.mark.runs), "declined"])
+def test_a_model_that_turns_down_its_first_requests_leaves_the_rest_to_its_fallback(
+    run: Run, bucket: str, models: Models, name: str
+) -> None:
+    models.behaviours[A], reason = FAULTS[name]
+    first = run(fallback_models=[B], concurrency=4, pairs_per_task=2)
+    assert (first.accepted, first.by_model[B].taken_over, writers(bucket)) == (80, 80, {B: 80})
+    assert first.by_model[A].turned_down[reason] >= 50
+    assert 50 <= models.calls(A) <= 54
+
+
 @pytest.mark.parametrize("broken", [A, B])
 def test_a_wrong_key_or_name_of_any_model_stops_the_run_and_names_it(run: Run, models: Models, broken: str) -> None:
     models.behaviours = {A: error(422), broken: error(404)}
