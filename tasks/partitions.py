@@ -2,18 +2,18 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
 import httpx
-from prefect import Flow, State, get_client
+from prefect import Flow, State, get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run as this_run
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 from tasks.clients import storage
 from tasks.core.backfill import DayReport, Purse
@@ -66,13 +66,12 @@ def run_on_deployment(name: str, days: Sequence[str], parameters: Parameters, mo
                     day = waiting.popleft()
                     running[day] = _start(name, day, parameters | {"max_cost_usd": purse.deal(day)}).id
                 time.sleep(POLL_SECONDS)
-                for day, run in _ended(client, running):
-                    del running[day]
-                    ended[day] = _day_report(day, str(run.id), run.state, parameters)
+                for day, state in _ended(client, running):
+                    ended[day] = _day_report(day, str(running.pop(day)), state, parameters)
                     purse.settle(day, ended[day].cost_usd)
                     progress.cached = len(ended)
         finally:
-            _cancel(client, running.values())
+            _cancel(client, {_run_name(name, day): run_id for day, run_id in running.items()})
     return [ended[day] for day in days]
 
 
@@ -88,7 +87,7 @@ def _create(name: str, day: str, parameters: Parameters, key: str) -> FlowRun:
     run = run_deployment(
         name,
         parameters={**parameters, "partition": day},
-        flow_run_name=f"{name.rpartition('/')[2]}-{day}",
+        flow_run_name=_run_name(name, day),
         timeout=0,
         idempotency_key=key,
         tags=["backfill"],
@@ -96,18 +95,33 @@ def _create(name: str, day: str, parameters: Parameters, key: str) -> FlowRun:
     return cast("FlowRun", run)
 
 
-def _ended(client: SyncPrefectClient, running: Mapping[str, UUID]) -> Iterable[tuple[str, FlowRun]]:
-    """Return the runs that have ended; none while the server cannot be reached."""
-    try:
-        runs = {day: client.read_flow_run(run_id) for day, run_id in running.items()}
-    except httpx.HTTPError:
-        return []
-    return [(day, run) for day, run in runs.items() if run.state is not None and run.state.is_final()]
+def _run_name(name: str, day: str) -> str:
+    return f"{name.rpartition('/')[2]}-{day}"
 
 
-def _cancel(client: SyncPrefectClient, run_ids: Iterable[UUID]) -> None:
-    for run_id in run_ids:
-        client.set_flow_run_state(run_id, Cancelling(message="The backfill that started this run has ended"))
+def _ended(client: SyncPrefectClient, running: Mapping[str, UUID]) -> Iterator[tuple[str, "State[Any]"]]:
+    """Yield the days whose runs have ended, and how; none while the server cannot be reached."""
+    for day, run_id in list(running.items()):
+        try:
+            state = client.read_flow_run(run_id).state
+        except ObjectNotFound:
+            yield day, Crashed(message="This run was deleted from Prefect")
+        except httpx.HTTPError:
+            return
+        else:
+            if state is not None and state.is_final():
+                yield day, state
+
+
+def _cancel(client: SyncPrefectClient, running: Mapping[str, UUID]) -> None:
+    """Cancel each of these runs, by its name; those that cannot be are named in the log, and in the terminal."""
+    for name, run_id in running.items():
+        try:
+            client.set_flow_run_state(run_id, Cancelling(message="The backfill that started this run has ended"))
+        except (PrefectException, httpx.HTTPError) as error:
+            why = "Prefect knows no such run any more" if isinstance(error, ObjectNotFound) else str(error)
+            # Critical is what the command line shows, too.
+            get_run_logger().critical("%s (%s) could not be cancelled and may go on: %s", name, run_id, why)
 
 
 def _day_report(day: str, run_id: str, state: "State[Any] | None", parameters: Parameters) -> DayReport:
