@@ -34,7 +34,7 @@ REFRESH_SECONDS = 0.1
 
 @contextmanager
 def show_progress(step: str = "start") -> Iterator[None]:
-    """Show how far the run is inside the block, from `step` on: a bar in a terminal, else a line every few seconds."""
+    """Show how far the run is inside the block, from `step` on: a bar in a terminal, else a line when it has moved."""
     ended = threading.Event()
     show = _show_bar if sys.stdout.isatty() else _show_lines
     display = threading.Thread(target=show, args=(ended,), name="display", daemon=True)
@@ -66,14 +66,15 @@ def _show_bar(ended: threading.Event) -> None:
             bar.update(shown, completed=progress.done, total=total, figures=figures, description=progress.says)
 
 
-def _show_lines(ended: threading.Event) -> None:
+def _show_lines(ended: threading.Event, line_seconds: float = LINE_SECONDS) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    step, said = "", 0.0
+    step, said, said_at = "", "", 0.0
     while not ended.wait(REFRESH_SECONDS):
-        if progress.step == step and time.monotonic() - said < LINE_SECONDS:
+        line = f"{progress} {_rate()}{_left()}" if progress.total else str(progress)
+        if progress.step == step and (line == said or time.monotonic() - said_at < line_seconds):
             continue
-        step, said = progress.step, time.monotonic()
-        console.print(f"{progress} {_rate()}{_left()}" if progress.total else str(progress))
+        step, said, said_at = progress.step, line, time.monotonic()
+        console.print(line)
 
 
 def _rate() -> str:
