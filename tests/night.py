@@ -84,15 +84,19 @@ class Night:
         self, *options: str, environment: Mapping[str, str] | None = None, limits: dict[str, int] | None = None
     ) -> Run:
         """Start a run."""
-        given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
-        given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
-        given += ["--max-attempts-per-pair", str(self.attempts)]
         found = {**self.environment, **(environment or {})}
-        return self.zygote.start([*given, *options], found, limits, self.lease_seconds)
+        return self.zygote.start([*self.options, *options], found, limits, self.lease_seconds)
 
     def start_upkeep(self, *options: str) -> Run:
         """Start an upkeep of the destination."""
         return self.zygote.start(["maintain", "--destination", self.destination, *options], self.environment)
+
+    @property
+    def options(self) -> list[str]:
+        """What every run is given."""
+        given = ["--source", self.source, "--destination", self.destination, "--model-name", "openai/x"]
+        given += ["--api-base", self.model_server.api_base, "--partition", self.day, "--concurrency", str(CONCURRENCY)]
+        return [*given, "--max-attempts-per-pair", str(self.attempts)]
 
     @property
     def environment(self) -> dict[str, str]:
