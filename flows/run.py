@@ -5,6 +5,7 @@ python -m flows.run --source s3://...    the real job
 python -m flows.run COMMAND ...          another flow, see COMMANDS
 """
 
+import atexit
 import difflib
 import inspect
 import os
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return _dispatch(given)
     except CycloptsError as error:
@@ -152,6 +155,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say_error(f"{type(error).__name__}: {_one_line(str(error))} Run again with --debug to see where.")
         return FAILED
+
+
+def _interrupt(*_: object) -> None:
+    """Stop paying and flush; from a second Ctrl-C on, end at once."""
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(*_: object) -> None:
+    # Not through a stream, which may be in the middle of a line; a progress bar hides the cursor.
+    show_cursor = b"\r\x1b[K\x1b[?25h" if os.isatty(2) else b""
+    os.write(2, show_cursor + b"error: Ended at once. What was paid for is kept on this machine: run again here.\n")
+    os._exit(INTERRUPTED)
 
 
 def _dispatch(given: list[str]) -> int:
@@ -325,5 +341,20 @@ def _one_line(text: str) -> str:
     return line if line.endswith((".", "?", "!")) else line + "."
 
 
+def _run_and_leave() -> None:
+    """End this process with the code of `main`."""
+    code = FAILED
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    # Registered first it is called last, when Prefect has sent what it has: Python would then take seconds to free
+    # what it has imported.
+    atexit.register(leave)
+    code = main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run_and_leave()

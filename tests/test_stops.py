@@ -1,6 +1,10 @@
 """What stops a run early, from the command line: nothing is lost, and the same command goes on."""
 
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from flows.run import main
 from tasks.clients import storage
 from tests.model_server import Behaviour, ModelServer, answer, error
+from tests.night import CONCURRENCY, Night
 
 # A reply costs $0.0006 of 200 and 40 tokens.
 PRICE = ["--input-cost-per-token", "0.000001", "--output-cost-per-token", "0.00001"]
@@ -89,3 +94,28 @@ def test_fifty_rejections_for_one_reason_at_the_start_stop_the_run(
     assert f"each of the first 50 requests came to nothing for one reason, {reason}" in said
     assert "--limit 20" in said
     assert 50 <= len(model_server.prompts) <= 54
+
+
+@pytest.mark.faults
+def test_a_second_ctrl_c_ends_at_once_and_what_was_paid_for_stays_on_this_machine(
+    nights: Callable[[str], Night],
+) -> None:
+    night = nights("out")
+    night.put(0, 60)
+    night.serve(0.1)
+    night.proxy.fault("/segments/", "stall", seconds=3600.0)
+    run = night.start()
+    while len(night.model_server.prompts) < 30:
+        time.sleep(0.05)
+    os.kill(run.pid, signal.SIGINT)
+    while night.model_server.in_flight:
+        time.sleep(0.05)
+    # It has stopped paying, and waits for the storage.
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait() == 130
+    assert run.said.endswith("run again here.\n")
+    assert [path for path in night.state.rglob("*.jsonl") if path.stat().st_size]
+    night.proxy.forget()
+    night.finish()
+    assert night.check_rows(60) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY
