@@ -103,9 +103,10 @@ class Stack:
         )
         assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
 
-    def put_day(self, day: str, rows: int) -> None:
-        """Put that many descriptions into the source of `day`."""
-        put(self.bucket, f"tasks/{day}.jsonl", lines(rows).replace("thing", f"thing of {day}"))
+    def put_day(self, day: str, rows: int, common: int = 0) -> None:
+        """Put that many descriptions into the source of `day`, and the first `common` of those that days share."""
+        own = lines(rows).replace("thing", f"thing of {day}")
+        put(self.bucket, f"tasks/{day}.jsonl", f"{own}\n{lines(common).replace('thing', 'thing of any day')}")
 
     def published(self) -> dict[str, int]:
         """Return the pairs of each published day."""

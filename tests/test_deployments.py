@@ -294,6 +294,23 @@ def test_the_days_of_a_backfill_run_on_both_workers_of_the_pool(stack: Stack) ->
 
 @pytest.mark.deployments
 @pytest.mark.timeout(1200)
+def test_what_days_of_a_backfill_have_in_common_is_paid_for_once(stack: Stack) -> None:
+    days = ("2026-01-21", "2026-01-22")
+    for day in days:
+        stack.put_day(day, 6, common=8)
+    stack.model.latency_seconds = 2.0
+    try:
+        start_backfill(*days, max_parallel=2)
+        ended = ended_run(f"backfill-{days[0]}-to-{days[1]}")
+    finally:
+        stack.model.latency_seconds = 0.0
+    assert ended.state.message == "2 days done: 20 pairs accepted, 20 calls paid"
+    assert len(stack.prompts("any day")) == 8
+    assert sum(stack.published()[day] for day in days) == 20
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
 def test_descriptions_and_their_pairs_come_out_of_nothing_on_the_pool(stack: Stack) -> None:
     from prefect.deployments import run_deployment
 
