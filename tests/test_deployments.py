@@ -278,12 +278,14 @@ def test_the_days_of_a_backfill_run_on_both_workers_of_the_pool(stack: Stack) ->
         stack.put_day(day, 6)
     # One worker cannot take them all, and neither can the one that the backfill does not run on.
     assert len(days) == WORKER_LIMIT + 1
-    stack.model.latency_seconds = 2.0
+    # None of them ends before all have begun.
+    stack.model.held = True
     try:
         start_backfill(days[0], days[-1], max_parallel=len(days))
-        ended = ended_run(f"backfill-{days[0]}-to-{days[-1]}")
+        wait_for("the first call of every day", lambda: all(map(stack.prompts, days)))
     finally:
-        stack.model.latency_seconds = 0.0
+        stack.model.held = False
+    ended = ended_run(f"backfill-{days[0]}-to-{days[-1]}")
     assert ended.state.name == "Completed", ended.state.message
     assert [stack.published()[day] for day in days] == [6] * len(days)
     taken = re.compile("Flow run 'partition-2026-01-1.' submitted")

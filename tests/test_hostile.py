@@ -5,12 +5,17 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from aiohttp import web
 
+from tests.kills import kill_at
+from tests.model_server import answer, good_text, read_prompt
 from tests.night import CONCURRENCY, DAY, Night
 from tests.s3_proxy import Action
 from tests.tally import tally
+from tests.zygote import Run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -25,6 +30,11 @@ def check_whole(night: Night, rows: int = ROWS, again: int = 0) -> None:
     tally["rows duplicated"] += doubled
     assert (lost, doubled) == (0, 0)
     assert night.paid_twice() <= again
+
+
+def pad(request: web.Request, sent: dict[str, Any]) -> Any:
+    """Answer with a pair and a long blank behind it."""
+    return answer(good_text(read_prompt(sent)) + " " * 1_500)(request, sent)
 
 
 def said_once(night: Night, *options: str, **how: dict[str, int]) -> str:
@@ -177,6 +187,8 @@ def test_a_bucket_that_vanishes_is_named_and_nothing_is_lost(night: Night) -> No
 
 
 def test_a_full_disk_stops_the_run_and_nothing_is_lost(night: Night) -> None:
+    # Of such replies a few fill the file, before it is uploaded and another one begins.
+    night.model_server.default = pad
     line = said_once(night, limits={"RLIMIT_FSIZE": 12_000})
     assert "PAIRMILL_STATE" in line
     tally["faults injected"] += 1
@@ -189,10 +201,10 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(night: Night) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_flushes_and_says_how_to_go_on(number: signal.Signals, code: int, night: Night) -> None:
     night.serve(0.2)
-    run = night.start()
-    while len(night.model_server.prompts) < ROWS // 4:
-        time.sleep(0.02)
-    os.kill(run.pid, number)
+    runs: list[Run] = []
+    good = night.model_server.default
+    night.model_server.default = kill_at(ROWS // 4, lambda: os.kill(runs[0].pid, number), good)
+    runs.append(run := night.start())
     assert run.wait() == code
     assert "run the same command again" in run.said
     assert list(night.state.rglob("*.jsonl")) == [], "the journal was flushed"

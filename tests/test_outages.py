@@ -99,6 +99,7 @@ def test_a_night_whose_worker_is_killed_is_marked_as_crashed_and_a_retry_finishe
         stack.model.latency_seconds = 0.5
         run = start_partition(day, "nightly", concurrency=CALLS_IN_FLIGHT)
         wait_for("calls of the night", lambda: len(stack.prompts(day)) > 60)
+        stack.model.held = True
         ours = int(str(client.read_flow_run(run.id).infrastructure_pid).rpartition(":")[2])
         worker = stack.worker_of(ours)
         stack.kill(worker, ours)
@@ -106,7 +107,7 @@ def test_a_night_whose_worker_is_killed_is_marked_as_crashed_and_a_retry_finishe
         ended = ended_run(f"nightly-{day}")
         assert (ended.state.name, ended.state.message) == ("Crashed", "Its heartbeats stopped. Retry finishes it.")
         assert len(stack.prompts(day)) == paid < rows  # nothing of it went on
-        stack.model.latency_seconds = 0.0
+        stack.model.held, stack.model.latency_seconds = False, 0.0
         stack.do("prefect", "flow-run", "retry", str(run.id))
         wait_for("the retry", lambda: read_runs(f"nightly-{day}")[0].state.name == "Completed")
         prepare.apply(client, automations.mark_crashed())
@@ -122,8 +123,10 @@ def test_prefect_going_away_in_the_middle_of_a_night_loses_no_paid_work(stack: S
     stack.model.latency_seconds = 1.0
     run = start_partition(day, concurrency=CALLS_IN_FLIGHT)
     wait_for("calls of the night", lambda: len(stack.prompts(day)) > 20)
+    stack.model.held = True
     stack.kill("server")
     gone = time.monotonic()
+    stack.model.held = False
     wait_for("the last call", lambda: len(stack.prompts(day)) >= rows)
     stack.model.latency_seconds = 0.0
     time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - gone)))
