@@ -10,7 +10,7 @@ from flows.allowed import check_allowed
 from flows.order import check_given
 from flows.telling import tell
 from tasks.core.layout import Layout, check_uri
-from tasks.core.upkeep import UpkeepReport, upkeep_headline
+from tasks.core.upkeep import UpkeepReport, check_forgotten, upkeep_headline
 
 
 @flow(name="maintain", validate_parameters=True)
@@ -54,11 +54,13 @@ def maintain(
     return UpkeepReport(destination=layout.destination, done=done, bytes_before=before, bytes_after=measure(layout))
 
 
-def check_maintain(*, destination: str, **_: Any) -> Layout:
+def check_maintain(*, destination: str, forget: str, **_: Any) -> Layout:
     """Return where the destination's parts lie.
 
     Raises:
-        UsageError: It is missing, no URI, or not allowed here.
+        UsageError: It is missing, no URI, or not allowed here; or there is but white space to forget.
     """
     check_given({"destination": destination})
+    if forget:
+        check_forgotten(forget)
     return Layout(check_allowed("destination", check_uri(destination, "destination")))

@@ -18,7 +18,8 @@ from tasks.core.card import make_card
 from tasks.core.columns import TEXTS
 from tasks.core.exports import ExportReport
 from tasks.core.layout import Layout
-from tasks.core.requests import hash_descriptions, normalise_description, possible_keys
+from tasks.core.requests import hash_descriptions, lists_descriptions, possible_keys
+from tasks.core.upkeep import check_forgotten
 
 TABLES = ("pairs", "rejected")
 
@@ -68,9 +69,10 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
         What was touched, one sentence each.
 
     Raises:
+        UsageError: The text is blank.
         StorageError: The bucket does not take it; run again, until nothing is found.
     """
-    description = normalise_description(text)
+    description = check_forgotten(text)
     (digest,) = hash_descriptions([description])
     with _hold_all_runs(layout, owner), hold_lease(layout.lease, owner):
         publishing.settle_all(layout, owner)
@@ -191,11 +193,13 @@ def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> li
     done = []
     for uri in _recipes(layout):
         recipe = storage.find_bytes(f"{uri}/recipe.json")
-        keys = pl.Series([*known, *(possible_keys(recipe[0], description) if recipe else [])], dtype=pl.String)
+        lists = recipe is not None and lists_descriptions(recipe[0])
+        possible = possible_keys(recipe[0], description) if recipe and not lists else []
+        keys = pl.Series([*known, *possible], dtype=pl.String)
         waiting = batch_records.forget_keys(f"{uri}/batches", set(keys))
         done += _say(waiting, "requests of batches that are at the provider", "given up")
         for file in journal.find_segments(uri):
-            rows = erasure.erase_completions(file, keys, description)
+            rows = erasure.erase_completions(file, keys, description if lists else "")
             done += [f"{file}: {rows:,} completions erased"] if rows else []
     return done
 

@@ -11,11 +11,14 @@ import boto3
 import polars as pl
 import pytest
 
+from flows.maintain import check_maintain
 from tasks.clients import compaction, frames, journal, storage, table
 from tasks.clients.batch_records import join_keys
 from tasks.clients.lease import hold_lease
 from tasks.core.columns import JOURNAL
+from tasks.core.errors import UsageError
 from tasks.core.layout import Layout
+from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.maintain import _compact_journal, forget_description
@@ -256,3 +259,44 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     assert look_up(listed, "one", "two") == {"two": json.dumps([other])}
     assert json.loads(storage.read_bytes(layout.report("r"))) == {"samples": [{"task": other}]}
     assert storage.read_bytes(f"{layout.destination}/tasks/a.jsonl") == json.dumps({"task": other}).encode() + b"\n"
+
+
+# Replies that were to list descriptions, and whether one of them is just the text.
+REPLIES = {
+    '["Match news with views.", "news"]': True,
+    '["1. NFC cafe\u0301", "news."]': False,
+    '[{"description": "news"}]': True,
+    '["Match news with views."]': False,
+    '["Match news with views.", "news", "Match a cut-off': True,
+    '["Match news with views.", "Match news": "new': False,
+    "- Match news with views.\n- news\n": True,
+    "- Match news with views.\n": False,
+    "": False,
+}
+
+
+def test_what_only_contains_the_words_of_a_forgotten_description_is_kept(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    recipe = Recipe(model_name="openai/x")
+    (key,) = request_keys(recipe, [build_prompt("news", "English", 0)], [0])
+    asked, listed = layout.journal(recipe.recipe_id), layout.journal("list")
+    pair = json.dumps({"input": "bad news", "positive_document": "news"})
+    segment(asked, "a", (key, pair, 1), ("other", pair, 1))
+    storage.write_bytes(f"{asked}/recipe.json", recipe.canonical)
+    segment(listed, "a", *((text, text, 1) for text in REPLIES))
+    storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
+    forget_description.fn(layout, "me", "news")
+    assert look_up(asked, key, "other") == {"other": pair}
+    assert set(look_up(listed, *REPLIES)) == {text for text, lists_it in REPLIES.items() if not lists_it}
+    # Composed and decomposed letters are the same; a description of nothing but marks is in no blank line.
+    assert lists_description('["1. NFC cafe\u0301"]', "NFC caf\u00e9")
+    assert not lists_description("Sorry,\n\nno.", "*")
+
+
+@pytest.mark.parametrize("text", [" ", "\t\n", "\u3000"])
+def test_a_blank_text_is_not_forgotten(bucket: str, text: str) -> None:
+    with pytest.raises(UsageError, match="forget is"):
+        forget_description.fn(Layout(f"{bucket}/out"), "me", text)
+    with pytest.raises(UsageError, match="forget is"):
+        check_maintain(destination=f"{bucket}/out", forget=text)
+    assert check_maintain(destination=f"{bucket}/out", forget="") == Layout(f"{bucket}/out")

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import frames, storage
+from tasks.core.linting import lists_description
 from tasks.core.markdown import escape
 
 # So much of a text is looked for in a page.
@@ -43,15 +44,18 @@ def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
     return pl.concat(found, how="diagonal_relaxed")
 
 
-def erase_completions(uri: str, keys: pl.Series, description: str) -> int:
-    """Replace a journal file by one without these keys or texts that hold the description; return how many.
+def erase_completions(uri: str, keys: pl.Series, listed: str = "") -> int:
+    """Replace a journal file by one without these keys; return how many completions went.
 
-    A brainstormed list holds it as JSON does.
+    Where the completions are lists of descriptions, those with the description `listed` go, too.
     """
     rows = frames.scan_frames([uri])
-    quoted = [json.dumps(description, ensure_ascii=plain)[1:-1] for plain in (True, False)]
-    holds = pl.any_horizontal(pl.col("text").str.contains(text, literal=True) for text in (description, *quoted))
-    rest = rows.filter(~(pl.col(_KEY).is_in(keys.implode()) | holds.fill_null(value=False)))
+    theirs = pl.col(_KEY).is_in(keys.implode())
+    if listed:
+        texts = rows.select("text").drop_nulls().unique().collect()["text"]
+        holding = pl.Series([text for text in texts if lists_description(text, listed)], dtype=pl.String)
+        theirs |= pl.col("text").is_in(holding.implode()).fill_null(value=False)
+    rest = rows.filter(~theirs)
     before = rows.select(pl.len()).collect().item()
     after = rest.select(pl.len()).collect(engine="streaming").item()
     if after < before:

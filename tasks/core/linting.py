@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
 
 from tasks.core.keys import fold
 from tasks.core.languages import LANGUAGES
-from tasks.core.parsing import as_unicode
+from tasks.core.parsing import as_unicode, parse_list
+from tasks.core.requests import normalise_description
 
 MOST_WORDS = 30
 MOST_CHARACTERS = 240
@@ -29,6 +31,9 @@ _SEVERAL = re.compile(
     r"|determine|translate|summari[sz]e|rank|write|say|give|decide)\b"
 )
 _SPECIFIC = re.compile(r"\d{2,}|[\"“”«»]|https?:|@\w")
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+# What stands around an item in a text that is no list.
+_AROUND = " \t.,;:'\"`*_()[]{}"
 _STOP_WORDS = frozenset(
     (
         *("a", "an", "the", "of", "to", "for", "with", "and", "or", "in", "on", "at", "by", "from", "it", "is", "that"),
@@ -36,6 +41,28 @@ _STOP_WORDS = frozenset(
         *("another", "other", "some", "one", "their", "his", "her", "your"),
     )
 )
+
+
+def lists_description(text: str, description: str) -> bool:
+    """Whether a reply lists this description as a whole item; of one that is no list, as a line or in quotes."""
+    items = parse_list(text)
+    if items is not None:
+        return any(normalise_description(clean_item(item)) == description for item in _find_texts(items))
+    parts = text.splitlines()
+    for quoted in _QUOTED.findall(text):
+        with suppress(ValueError):
+            parts.append(json.loads(quoted))
+    bare = description.strip(_AROUND)
+    return bare != "" and any(normalise_description(clean_item(part)).strip(_AROUND) == bare for part in parts)
+
+
+def _find_texts(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for held in value.values() if isinstance(value, dict) else value:
+            yield from _find_texts(held)
 
 
 class Linter:
@@ -53,7 +80,7 @@ class Linter:
 
     def judge(self, items: list[Any]) -> Iterator[tuple[str, list[str]]]:
         """Yield each item's text, without a number in front, and every reason against it, none for a good one."""
-        texts = [_clean(item) if isinstance(item, str) else "" for item in items]
+        texts = [clean_item(item) if isinstance(item, str) else "" for item in items]
         for item, text, key in zip(items, texts, _match_keys(texts), strict=True):
             if not isinstance(item, str):
                 yield as_unicode(json.dumps(item, ensure_ascii=False)), ["not_text"]
@@ -72,7 +99,8 @@ class Linter:
         self._near |= _near_keys(key)
 
 
-def _clean(text: str) -> str:
+def clean_item(text: str) -> str:
+    """Return an item of a list on one line, without a number in front."""
     return _NUMBERED.sub("", " ".join(as_unicode(text).split()))
 
 

@@ -228,12 +228,14 @@ def request_keys(recipe: Recipe, prompts: Iterable[str], sample_indexes: Iterabl
     return _keys(recipe.canonical, zip(prompts, sample_indexes, strict=True))
 
 
+def lists_descriptions(canonical: bytes) -> bool:
+    """Whether the completions of a recipe are lists of descriptions: asked for by a setting, not for a description."""
+    return "{task}" not in json.loads(canonical)[0]
+
+
 def possible_keys(canonical: bytes, description: str) -> list[str]:
     """Return every key that requests for a description can have under a recipe, whatever their language and sample."""
     template, _, _, *rest = json.loads(canonical)
-    # A list of descriptions is asked for by its setting, not for a description.
-    if "{task}" not in template:
-        return []
     build = partial(build_prompt, template=template, axes=rest[0] if rest else {})
     asked = itertools.product(LANGUAGES, range(MOST_SAMPLES))
     return _keys(canonical, ((build(description, language, sample), sample) for language, sample in asked))

@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel
 
+from tasks.core.errors import UsageError
+from tasks.core.requests import normalise_description
+
 
 class UpkeepReport(BaseModel):
     """One upkeep: what was done, one sentence each, and the bytes under the destination before and after it."""
@@ -10,6 +13,17 @@ class UpkeepReport(BaseModel):
     done: list[str]
     bytes_before: int
     bytes_after: int
+
+
+def check_forgotten(text: str) -> str:
+    """Return the description that `text` names.
+
+    Raises:
+        UsageError: It is blank.
+    """
+    if description := normalise_description(text):
+        return description
+    raise UsageError(f"forget is {text!r}. Give the text of a task description, letter by letter.")
 
 
 def upkeep_headline(report: UpkeepReport) -> str:
