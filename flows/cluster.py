@@ -89,5 +89,6 @@ def check_cluster(*, batch: bool) -> None:
         socket.create_connection((place.hostname, port), timeout=CONNECT_SECONDS).close()
     except OSError:
         raise UsageError(
-            f"No Dask scheduler answers at {named}. Start one there (dask scheduler), or leave --dask-scheduler out."
+            f"No Dask scheduler answers at {named}. Start one there (python -m dask scheduler), or leave "
+            "--dask-scheduler out."
         ) from None

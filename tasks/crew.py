@@ -35,6 +35,10 @@ VISIT_SECONDS = 0.5
 SILENT_SECONDS = 45.0
 # The leading process has a part of its own: it collects what batches have answered.
 LEAD = "lead"
+NO_CHECKOUT = (
+    "{} of the Dask cluster does not find this checkout. Start scheduler and processes with it as their folder: "
+    f"python -m dask scheduler, python -m dask worker. {RESUME}"
+)
 STOPPED = StoppedError(f"The run was stopped. {RESUME}")
 
 
@@ -59,22 +63,27 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
             crew.seated = get_annotations()["workers"]
             crew.begin()
             try:
+                if crew.gone is not None:
+                    raise crew.gone
                 yield model
             finally:
                 crew.dismiss()
-    except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
-        if isinstance(error, OSError) and not _is_of_cluster(error):
+    except (distributed.KilledWorker, distributed.CancelledError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError | RuntimeError) and not _is_of_cluster(error):
             raise
         if crew.gone is not None:
             raise crew.gone from error
+        if isinstance(error, RuntimeError):
+            raise StoppedError(NO_CHECKOUT.format("The scheduler")) from error
         raise StoppedError(f"The Dask cluster does not carry on: {_say(error)} {RESUME}") from error
     if crew.lost is not None:
         raise crew.lost
 
 
-def _is_of_cluster(error: OSError) -> bool:
-    """Whether it is not the disk's or the storage's: distributed says of both what it could not connect to."""
-    return isinstance(error, distributed.comm.CommClosedError) or "trying to connect to" in str(error)
+def _is_of_cluster(error: OSError | RuntimeError) -> bool:
+    """Whether it is not the disk's or the storage's: distributed has words of its own."""
+    said = ("trying to connect to", "deserialization of the task graph")
+    return isinstance(error, distributed.comm.CommClosedError) or any(words in str(error) for words in said)
 
 
 def _check_divisible(model: Model) -> None:
@@ -91,8 +100,8 @@ def _check_divisible(model: Model) -> None:
 class Crew:
     """Visits the processes until `dismiss`.
 
-    `seated` are those that take part, `lost` says what one of them could not upload, and `gone` that
-    there is none any more.
+    `seated` are those that take part, `lost` says what one of them could not upload, and `gone` why the
+    cluster is of no use.
     """
 
     def __init__(self, model: Model, client: "distributed.Client") -> None:
@@ -117,7 +126,9 @@ class Crew:
         self._thread = threading.Thread(target=self._run, name="crew", daemon=True)
 
     def begin(self) -> None:
-        """Begin with the visits."""
+        """Visit once, and go on with it."""
+        with suppress(OSError, RuntimeError):
+            self._visit()
         progress.paid = lambda: sum(one.paid + one.failed for one in self._statuses.values())
         self._thread.start()
 
@@ -155,6 +166,8 @@ class Crew:
                 self._statuses[address] = status
                 sent = dealt.get(LEAD, 0.0) if address == LEAD else self._sent[address]
                 self._ceilings[address] = max(status.standing.ceiling, sent)
+            elif "No module named" in str(status):
+                self._end(StoppedError(NO_CHECKOUT.format(address)))
         self._seat()
         stopped = next((one.error for one in self._statuses.values() if one.error), None)
         if stopped and not self._error:
@@ -174,11 +187,17 @@ class Crew:
         if known:
             self._known_at = now
         elif now - self._known_at > WITHIN_SECONDS and not self.gone:
-            self.gone = self._error = StoppedError(
-                f"No process of the Dask cluster has been there for {WITHIN_SECONDS:.0f} seconds. Start some with "
-                f"dask worker. {RESUME}"
+            self._end(
+                StoppedError(
+                    f"No process of the Dask cluster has been there for {WITHIN_SECONDS:.0f} seconds. Start some with "
+                    f"python -m dask worker. {RESUME}"
+                )
             )
-            self._client.cancel([distributed.Future(key, self._client) for key in list(self._client.futures)])
+
+    def _end(self, gone: StoppedError) -> None:
+        """End the run, and the wait for its steps."""
+        self.gone = self._error = gone
+        self._client.cancel([distributed.Future(key, self._client) for key in list(self._client.futures)])
 
     def _deal(self) -> dict[str, float]:
         if not self._model.order.max_cost_usd:

@@ -22,7 +22,8 @@ def find_cluster() -> Any:
             client.wait_for_workers(1, timeout=WITHIN_SECONDS)
         except OSError as error:
             raise StoppedError(
-                f"No process of the Dask cluster is there: {error}. Start some with dask worker, and run again."
+                f"No process of the Dask cluster is there: {error}. Start some with python -m dask worker, and run "
+                "again."
             ) from error
     return client
 

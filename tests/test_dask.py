@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -22,6 +23,7 @@ from flows.servers import ROOT
 from tests.kills import kill_at
 from tests.model_server import error
 from tests.night import CONCURRENCY, Night
+from tests.own_cluster import run_cluster
 from tests.test_stops import COST, PRICE
 from tests.zygote import Run
 
@@ -259,6 +261,22 @@ def test_processes_whose_leader_is_killed_stop_paying_by_themselves(night: Night
     night.finish()
     assert night.check_rows(ROWS) == (0, 0)
     assert night.paid_twice() <= CONCURRENCY
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["scheduler", "workers"])
+def test_a_cluster_without_the_checkout_is_refused_before_a_call(
+    name: str, nights: Callable[[str], Night], tmp_path: Path
+) -> None:
+    night = nights("lacking")
+    night.put(0, 3)
+    night.serve(0.0)
+    with run_cluster(tmp_path, night.environment, {name: tmp_path}) as (address, _):
+        run = night.start(environment={"PAIRMILL_DASK_SCHEDULER": address})
+        assert run.wait() == 1
+    assert "does not find this checkout. Start scheduler and processes with it" in run.said.splitlines()[-1]
+    assert run.said.count("error: ") == 1
+    assert not night.model_server.prompts
 
 
 def test_a_flow_crosses_process_borders_with_its_runner() -> None:
