@@ -19,7 +19,6 @@ from tasks.clients.claims import find_claimed
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
-from tasks.core.columns import fit_source_columns
 from tasks.core.errors import PairmillError, RejectedError, StoppedError, StorageError
 from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
 from tasks.core.requests import Order, Plan
@@ -118,7 +117,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
             f"all of {order.partition}. Run again when it has ended."
         )
     pairs, rejected = table.open_table(order.layout.pairs), table.open_table(order.layout.rejected)
-    found.schema = fit_source_columns(found.schema, table.read_schema(pairs), order.layout.pairs)
+    found.fit(table.read_schema(rejected) | table.read_schema(pairs), order.destination)
     served = find_served(pairs, numbers, languages, order)
     judged = find_judged(pairs, rejected, numbers, served, order)
     descriptions = numbers["number"].n_unique() if found.languages else numbers.height
@@ -149,7 +148,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
         wanted=wanted,
         requests=requests.rows,
         pairs_version=pairs.version() if pairs is not None else -1,
-        source_columns=tuple(found.schema),
+        source_columns=tuple(found.spelled.values()),
         objects=tuple({"uri": item.uri, "etag": item.etag, "size": item.size} for item in found.objects),
         source_changes=find_source_changes([pairs, rejected], order, found.objects),
     )

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from tasks.core.columns import OURS, fit_source_columns, source_names, storable
+from tasks.core.columns import OURS, fit_source_columns, source_names, spell_columns, storable
 from tasks.core.errors import SchemaError
 
 
@@ -77,3 +77,27 @@ def test_a_type_clash_names_the_column_and_both_types(dtype: pl.DataType, publis
     with pytest.raises(SchemaError) as caught:
         fit_source_columns({"x": dtype}, {"x": published}, "s3://b/pairs")
     assert all(part in str(caught.value) for part in ("'x'", str(dtype), str(published), "s3://b/pairs"))
+
+
+def test_a_column_is_published_by_the_spelling_that_it_has_already() -> None:
+    spelled = spell_columns(["Note", "new", "id", "Größe"], ["note", "id", "task", "grösse"])
+    assert spelled == {"Note": "note", "new": "new", "id": "id", "Größe": "grösse"}
+
+
+@pytest.mark.parametrize("published", [[], ["note"], ["NOTE"]])
+def test_two_spellings_of_one_column_in_a_source_are_refused(published: list[str]) -> None:
+    with pytest.raises(SchemaError, match="'note' and 'Note'"):
+        spell_columns(["note", "Note"], published)
+
+
+@pytest.mark.parametrize("name", ["*", "^.*$", "^t.*$", "^$"])
+def test_a_column_that_polars_would_take_for_several_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        source_names(["task", name], "s3://b/a.csv")
+    assert all(part in str(caught.value) for part in ("s3://b/a.csv", repr(name), "Rename"))
+
+
+@pytest.mark.parametrize("name", ["**", "a*", "^", "$", "^a", "a$", ""])
+def test_a_column_whose_name_is_only_odd_is_kept(name: str) -> None:
+    assert source_names(["task", name], "s3://b/a.csv") == {name: name}
+    assert pl.DataFrame({"task": [1], name: [2]}).select("task", pl.col(name)).columns == ["task", name]

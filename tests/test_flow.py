@@ -215,3 +215,23 @@ def test_too_many_rejected_rows_publish_nothing_and_say_why(
     assert said.startswith(f"error: 100% of {judged} rows were rejected, above the allowed 50% (unparsable {judged}).")
     assert table.open_table(f"{bucket}/out/pairs") is None
     assert run("--max-rejected-share", "1")["cached"] == judged
+
+
+def test_a_column_in_another_case_of_letters_goes_on_under_the_published_name(run: Run, bucket: str) -> None:
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match a day with its name", "Input": "x", "note": "one"}]))
+    run()
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match a week with its name", "INPUT": "y", "Note": "two"}]))
+    run()
+    rows = read(bucket).select("task", "note", "Input_source").sort("note").rows()
+    assert rows == [("match a day with its name", "one", "x"), ("match a week with its name", "two", "y")]
+
+
+def test_one_column_in_two_spellings_is_refused_before_anything_is_paid_for(
+    bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match a day with its name", "note": "one"}]))
+    put(bucket, "tasks/b.jsonl", as_lines([{"task": "match a week with its name", "Note": "two"}]))
+    given = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
+    assert main([*given, "--api-base", model_server.api_base]) == 1
+    assert "the columns 'note' and 'Note'" in capfd.readouterr().err
+    assert model_server.prompts == []

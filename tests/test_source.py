@@ -6,6 +6,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import boto3
 import polars as pl
 import pytest
 import zstandard
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.clients import source
+from tasks.clients.descriptions import list_source
 from tasks.core.errors import SourceError
 
 Rows = list[dict[str, Any]]
@@ -153,3 +155,9 @@ def test_an_empty_object_holds_no_description(tmp_path: Path, ending: str) -> No
     path = tmp_path / "object"
     path.touch()
     assert sum(batch.height for batch in source.read_batches(path, f"s3://b/a{ending}")) == 0
+
+
+def test_an_object_whose_name_would_be_read_as_a_version_is_named(bucket: str) -> None:
+    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a?versionId=x.jsonl", Body=b"{}")
+    with pytest.raises(SourceError, match=r"/tasks/a\?versionId=x\.jsonl .*Rename it"):
+        list_source(f"{bucket}/tasks", f"{bucket}/out")

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients import source, storage
-from tasks.core.columns import source_names
+from tasks.core.columns import fit_source_columns, source_names, spell_columns
 from tasks.core.errors import SourceError
 from tasks.core.languages import LANGUAGES
 from tasks.core.planning import draw_languages, find_first, normalise, number_hashes, number_languages
@@ -26,13 +26,14 @@ class Descriptions:
 
     Columns of the files: task, description_hash, language (null for all of the order's)
     and the source's own; `schema` is the type that each of the source's own columns has
-    over all files. `languages` are those that rows name, and `unknown_languages`
-    counts the rows left out by what they say.
+    over all files, and `spelled` the name that it is published by. `languages` are
+    those that rows name, and `unknown_languages` counts the rows left out by what they say.
     """
 
     objects: list[storage.StoredObject]
     files: list[Path] = field(default_factory=list)
     schema: dict[str, pl.DataType] = field(default_factory=dict)
+    spelled: dict[str, str] = field(default_factory=dict)
     first: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Boolean))
     blank: int = 0
     languages: set[str] = field(default_factory=set)
@@ -48,6 +49,16 @@ class Descriptions:
         """Rows whose description stands earlier."""
         return len(self.first) - self.count
 
+    def fit(self, published: dict[str, pl.DataType], destination: str) -> None:
+        """Give each of the source's own columns the name and type that it has among the `published` ones.
+
+        Raises:
+            SchemaError: It does not fit them.
+        """
+        self.spelled = spell_columns(self.schema, published)
+        known = {name: published[spelling] for name, spelling in self.spelled.items() if spelling in published}
+        self.schema = fit_source_columns(self.schema, known, destination)
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the distinct descriptions in order."""
         at = 0
@@ -58,14 +69,14 @@ class Descriptions:
             yield frame.with_columns(
                 pl.lit(None, dtype).alias(name) if name not in frame.columns else pl.col(name).cast(dtype)
                 for name, dtype in self.schema.items()
-            ).select("task", "description_hash", "language", *self.schema)
+            ).select(*_NAMED, *(pl.col(name).alias(self.spelled.get(name, name)) for name in self.schema))
 
 
 def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
     """Return the objects under `uri` that hold task descriptions, in the order of their names.
 
     Raises:
-        SourceError: There are none.
+        SourceError: There are none, or one whose name s3fs would not read as it is.
     """
     found = storage.list_objects(uri)
     ours = tuple(f"{destination}/{name}/" for name in _OURS)
@@ -75,6 +86,8 @@ def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
             f"No task descriptions under {uri}: 0 of {len(found)} objects end in {', '.join(source.FORMATS)} "
             f"(or these with {' or '.join(source.COMPRESSIONS)}). Check --source, or that the upload has finished."
         )
+    if odd := next((item.uri for item in objects if "?versionId=" in item.uri), None):
+        raise SourceError(f"{odd} has '?versionId=' in its name, which stands for a version. Rename it, and run again.")
     return objects
 
 
@@ -92,7 +105,7 @@ def read_descriptions(objects: list[storage.StoredObject], scratch: Path, order:
         local = scratch / "object"
         storage.download(item, local)
         for batch in source.read_batches(local, item.uri):
-            named = normalise(batch.rename(source_names(batch.columns)))
+            named = normalise(batch.rename(source_names(batch.columns, item.uri)))
             found.blank += batch.height - named.height
             rows = draw_languages(_without_unknown(named, found), order)
             number = number_hashes(pl.col("description_hash"))

@@ -85,17 +85,25 @@ STAGED: Schema = {"cached": pl.Boolean, "turned_down_by": pl.List(pl.String)}
 OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, **STAGED})
 
 
-def source_names(columns: Iterable[str]) -> dict[str, str]:
-    """Map each source column but `task` and `language` to the name that it carries in our tables.
+def source_names(columns: Iterable[str], uri: str = "") -> dict[str, str]:
+    """Map each column of the source's object `uri`, but `task` and `language`, to its name in our tables.
 
     A name of ours, in any case of letters (Delta folds it), gets the suffix
     `_source`, and so does one that an earlier column already took.
+
+    Raises:
+        SchemaError: A name that polars would take as a pattern of names.
     """
     taken = {name.casefold() for name in OURS}
     names = {}
     for column in columns:
         if column in ("task", "language"):
             continue
+        if column == "*" or (column.startswith("^") and column.endswith("$")):
+            raise SchemaError(
+                f"{uri}: a column is named {column!r}, which would mean several columns at once. "
+                "Nothing was paid for. Rename it in the source, and run again."
+            )
         name = column
         while name.casefold() in taken:
             name += "_source"
@@ -127,10 +135,29 @@ def storable(dtype: PolarsDataType) -> pl.DataType:
     return whole
 
 
+def spell_columns(source: Iterable[str], published: Iterable[str]) -> dict[str, str]:
+    """Map each source column to the name that it is `published` by: Delta knows one spelling of a name.
+
+    Raises:
+        SchemaError: Two source columns differ by the case of letters only.
+    """
+    held = {name.casefold(): name for name in published}
+    spelled: dict[str, str] = {}
+    for name in source:
+        spelling = held.setdefault(name.casefold(), name)
+        if (other := next((one for one, taken in spelled.items() if taken == spelling), None)) is not None:
+            raise SchemaError(
+                f"The source has the columns {other!r} and {name!r}, which are one column for a Delta table. "
+                "Nothing was paid for. Write the name alike in all objects, and run again."
+            )
+        spelled[name] = spelling
+    return spelled
+
+
 def fit_source_columns(
     source: Mapping[str, pl.DataType], published: Mapping[str, pl.DataType], table: str
 ) -> dict[str, pl.DataType]:
-    """Return the type that each source column is stored as beside the `published` ones.
+    """Return the type that each source column is stored as beside the `published` ones; spell_columns comes before.
 
     A column that holds only nulls takes the published type, and whole numbers
     fit a column of decimals; a new column is added as it is.
