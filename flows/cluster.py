@@ -37,12 +37,15 @@ class StepRunner(ThreadPoolTaskRunner[Any]):
 
 def cluster_runner(named: str) -> "TaskRunner[Any]":
     """Return what runs steps on the cluster of this name; it connects, or starts processes, with the first step."""
-    from prefect_dask import DaskTaskRunner  # noqa: PLC0415  (an extra, and slow)
+    import dask  # noqa: PLC0415  (an extra, and slow)
+    from prefect_dask import DaskTaskRunner  # noqa: PLC0415
 
     # About seventy lines a run otherwise, of what concerns nobody.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     runner: TaskRunner[Any]
     if named.isdigit():
+        # It would look at every thread's stack a hundred times a second.
+        dask.config.set({"distributed.worker.profile.enabled": False})
         local = {
             "n_workers": int(named),
             "threads_per_worker": THREADS,

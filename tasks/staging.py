@@ -13,7 +13,8 @@ from tasks.core.requests import Order, Shard
 from tasks.core.takeovers import follow, key_requests, sum_up
 from tasks.processes import count_processes
 
-SHARD_ROWS = 5_000
+# Of a run in one process: the more rows, the fewer steps each of them pays for; smaller ones overlap better.
+SHARD_ROWS, MOST_SHARD_ROWS, SHARDS = 5_000, 10_000, 5
 # Of a cluster each process gets a few shards, so that all end at about the same time.
 LEAST_SHARD_ROWS, SHARDS_A_PROCESS = 500, 4
 
@@ -109,8 +110,9 @@ def look_up_requests(
 
 
 def _shard_rows(rows: int, processes: int) -> int:
-    most = ceil(rows / (SHARDS_A_PROCESS * processes)) if processes else SHARD_ROWS
-    return min(SHARD_ROWS, max(LEAST_SHARD_ROWS, most))
+    if processes:
+        return min(SHARD_ROWS, max(LEAST_SHARD_ROWS, ceil(rows / (SHARDS_A_PROCESS * processes))))
+    return min(MOST_SHARD_ROWS, max(SHARD_ROWS, rows // SHARDS))
 
 
 def _theirs(requests: Scratch, model_name: str) -> pl.LazyFrame:

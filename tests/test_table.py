@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import polars as pl
 import pytest
 
-from tasks.clients import access, table
+from tasks.clients import access, table, table_files
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 
@@ -58,6 +58,23 @@ def test_added_rows_stand_beside_the_others_and_an_overwrite_replaces_its_partit
     newest = table.open_table(uri)
     assert table.last_publish(newest, DAY) == 3
     assert table.published_partitions(newest) == [DAY, "2026-01-02"]
+
+
+def test_rows_keep_their_order_in_files_of_a_bounded_size(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "FILE_ROWS", 4)
+    uri = f"{bucket}/pairs"
+    numbers = [9, 8, 7, 6, 5, 4, 3, 2, 1]
+    table.publish(uri, rows(*numbers), what(1), overwrite=False)
+    table.publish(uri, rows(0), what(2), overwrite=False)
+    held = table.open_table(uri)
+    assert held is not None
+    files = [
+        pl.read_parquet(file, storage_options=access.object_store_options())
+        for file in table.partition_files(held, DAY)
+    ]
+    assert [file.height for file in files] == [4, 4, 1, 1]
+    assert pl.concat(files)["number"].to_list() == [*numbers, 0]
+    assert held.count() == len(numbers) + 1
 
 
 def test_an_empty_overwrite_empties_the_partition(bucket: str) -> None:

@@ -3,22 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tasks.clients import access, storage, storage_errors
+from tasks.clients import access, storage, storage_errors, table_files
 from tasks.core.errors import StorageError
 
 COMMIT_ATTEMPTS = 5
 # How far back a commit of our own is looked for.
 RECENT_COMMITS = 50
-# deltalake has one writer a core, and each holds its file and row group until they are whole.
-_FILE_BYTES = 32 * 1024**2
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=100_000)
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=table_files.FILE_ROWS)
 
 # A table at one pinned version, None where nothing was published yet.
 Table = DeltaTable | None
@@ -75,7 +73,7 @@ class Publish:
 def publish(uri: str, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> None:
     """Commit `rows` to one partition of the table, at once or not at all.
 
-    The rows' order is not kept. A commit that lost a race against another partition is tried again, one whose
+    A commit that lost a race against another partition is tried again, one whose
     reply was lost is recognised by its mark. Delta refuses it where another run
     has published the partition since `what` was numbered.
 
@@ -104,30 +102,12 @@ def publish(uri: str, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> 
 
 
 def _commit(held: DeltaTable, rows: pl.LazyFrame, what: Publish, *, overwrite: bool) -> None:
-    # deltalake spreads a stream's frames over the cores: published rows keep no order.
-    stream: Any = rows.collect_batches(lazy=True, maintain_order=True, engine="streaming")
-    where: Any = (
-        {"mode": "overwrite", "predicate": f"partition = '{what.partition}'"} if overwrite else {"mode": "append"}
-    )
+    marks = {"run_id": what.run_id, "partition": what.partition, "publish": what.mark, "number": str(what.number)}
+    numbered = [Transaction(_application(what.partition), what.number)]
+    commit = table_files.replace_rows if overwrite else table_files.add_rows
     with _table_errors(held.table_uri):
         # The table as it was opened: what another run commits after that is a conflict.
-        write_deltalake(
-            held,
-            stream,
-            **where,
-            schema_mode="merge",
-            commit_properties=CommitProperties(
-                custom_metadata={
-                    "run_id": what.run_id,
-                    "partition": what.partition,
-                    "publish": what.mark,
-                    "number": str(what.number),
-                },
-                app_transactions=[Transaction(_application(what.partition), what.number)],
-            ),
-            target_file_size=_FILE_BYTES,
-            writer_properties=_WRITER,
-        )
+        commit(held, rows, what.partition, CommitProperties(custom_metadata=marks, app_transactions=numbered))
 
 
 def take_back(uri: str, partition: str, run_id: str, number: int) -> None:

@@ -87,7 +87,7 @@ def find_groups(pairs: pl.LazyFrame) -> pl.DataFrame:
     Returns:
         pair_key, once each, and group_id: the least pair_key of all that are joined by shared texts.
     """
-    keys = pairs.select(*KEYS).collect(engine="streaming").unique("pair_key")
+    keys = pairs.select(*KEYS).collect(engine="streaming").filter(pl.col("pair_key").is_first_distinct())
     shared = pl.any_horizontal(pl.col(name).is_duplicated() for name in ("input_key", "positive_key"))
     groups = keys.filter(shared).with_columns(group_id=pl.col("pair_key"))
     while True:

@@ -172,8 +172,10 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
     fresh = ~pl.col("cached")
     paid = fresh & replied
-    totals, languages, reasons, flags, groups = pl.collect_all(
-        [
+    # One after the other: together they would hold every row that they share.
+    totals, languages, reasons, flags, groups = (
+        one.collect(engine="streaming")
+        for one in [
             judged.select(
                 judged=pl.len(),
                 rounds=pl.col("plan_row").max() // plan.requests + 1,
@@ -182,12 +184,12 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
                 cached=pl.col("cached").sum(),
                 paid=paid.sum(),
                 failed=(fresh & ~replied).sum(),
-                retried=(pl.col("attempts") - 1).filter(fresh).sum(),
-                throttled=pl.col("throttled").filter(fresh).sum(),
-                input_tokens=pl.col("input_tokens").filter(paid).sum(),
-                output_tokens=pl.col("output_tokens").filter(paid).sum(),
-                cost_usd=pl.col("cost_usd").filter(paid).sum(),
-                unpriced=pl.col("cost_usd").filter(paid).is_null().sum(),
+                retried=_sum(pl.col("attempts") - 1, fresh),
+                throttled=_sum(pl.col("throttled"), fresh),
+                input_tokens=_sum(pl.col("input_tokens"), paid),
+                output_tokens=_sum(pl.col("output_tokens"), paid),
+                cost_usd=_sum(pl.col("cost_usd"), paid),
+                unpriced=(paid & pl.col("cost_usd").is_null()).sum(),
             ),
             judged.group_by("language").agg(accepted=accepted.sum(), rejected=(~accepted).sum()).sort("language"),
             _count_names(judged, "reasons"),
@@ -196,8 +198,7 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
             .group_by("group_id")
             .agg(rows=pl.len())
             .select(groups=pl.len(), pairs=pl.col("rows").sum(), largest=pl.col("rows").max().fill_null(0)),
-        ],
-        engine="streaming",
+        ]
     )
     figures = totals.row(0, named=True)
     if figures.pop("unpriced"):
@@ -212,6 +213,11 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
         "shared_texts": groups.row(0, named=True),
         "samples": samples.collect().to_dicts(),
     }
+
+
+def _sum(column: pl.Expr, where: pl.Expr) -> pl.Expr:
+    """Sum the rows that are meant; with a filter inside its select polars would hold every row."""
+    return pl.when(where).then(column).sum()
 
 
 def _count_names(rows: pl.LazyFrame, column: str) -> pl.LazyFrame:

@@ -22,6 +22,8 @@ SEGMENT_ROWS = 1_000_000
 
 def flow(*, provider: str, latency: int, rows: int, concurrency: int, destination: str = "") -> Figures:
     """Run the flow: extract, generate, validate, load. Rows/s are from its start to its report."""
+    import fastapi.encoders  # noqa: F401  (Prefect's, with its first flow run)
+
     from flows.short_text_matching import generate_short_text_pairs
     from tasks import again, extract, generate, load, publicise, validate  # noqa: F401
     from tasks.clients import llm, storage
