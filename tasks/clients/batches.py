@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tasks.clients.bounds import allow, bound_batches
 from tasks.clients.concealment import conceal
 from tasks.clients.llm import check_key, check_model, import_litellm
 from tasks.clients.outcome import CallFault, classify
@@ -19,8 +20,12 @@ from tasks.core.requests import Recipe
 
 # Our mark on a batch, by which it is found again where its record was lost.
 MARK = "pairmill"
-# Of a small call; of an upload or download, between two pieces.
+# Between two pieces of whatever is sent or received.
 TIMEOUT_SECONDS = 60.0
+# Of a whole call, and of one that moves a file.
+CALL_SECONDS, TRANSFER_SECONDS = 120.0, 3600.0
+# A page of a listing holds PAGE batches, each with up to 16 marks of 512 characters and its errors.
+ANSWER_BYTES = 16 << 20
 PAGE = 100
 # Of a listing: more batches than this within a day are nobody's.
 MOST_PAGES = 1_000
@@ -41,20 +46,23 @@ class BatchApi:
 
     def __init__(self, recipe: Recipe, api_base: str) -> None:
         litellm = import_litellm()
+        bound_batches()
         check_batches(recipe.model_name)
         check_key(litellm, recipe.model_name, api_base)
         _, provider, key, base = litellm.get_llm_provider(recipe.model_name, api_base=api_base or None)
         self._litellm, self._model_name = litellm, recipe.model_name
         self._given: dict[str, Any] = {"custom_llm_provider": provider, "max_retries": 0, "timeout": TIMEOUT_SECONDS}
-        # Each call opens a connection, which litellm leaves open: the provider closes it.
-        self._given["extra_headers"] = {"Connection": "close"}
         self._given |= {name: value for name, value in (("api_key", key), ("api_base", base or api_base)) if value}
 
     def upload(self, path: Path) -> str:
         """Upload a file of requests and return the provider's name of it."""
         with path.open("rb") as file:
             sent = self._call(
-                self._litellm.create_file, file=(path.name, file, "application/jsonl"), purpose="batch", creates=True
+                self._litellm.create_file,
+                file=(path.name, file, "application/jsonl"),
+                purpose="batch",
+                creates=True,
+                seconds=TRANSFER_SECONDS,
             )
         return _check_id(sent.id)
 
@@ -90,18 +98,17 @@ class BatchApi:
 
     def download(self, file_id: str, path: Path, most_bytes: int) -> None:
         """Write a file of results to `path`."""
-        result = self._call(self._litellm.file_content, file_id=_check_id(file_id), stream=True)
         size = 0
         try:
-            with path.open("wb") as file, closing(result.stream_iterator) as pieces:
-                for piece in pieces:
-                    size += len(piece)
-                    if size > most_bytes:
-                        raise CallFault("fatal", f"the results of a batch are larger than {most_bytes:,} bytes")
-                    file.write(piece)
-        except OSError:
-            raise
-        except CallFault:
+            with allow(None, TRANSFER_SECONDS):
+                result = self._ask(self._litellm.file_content, file_id=_check_id(file_id), stream=True)
+                with path.open("wb") as file, closing(result.stream_iterator) as pieces:
+                    for piece in pieces:
+                        size += len(piece)
+                        if size > most_bytes:
+                            raise CallFault("fatal", f"the results of a batch are larger than {most_bytes:,} bytes")
+                        file.write(piece)
+        except (OSError, CallFault):
             raise
         except Exception as error:  # httpx's
             raise CallFault("transient", f"{type(error).__name__}: {str(error)[:300]}") from error
@@ -120,7 +127,11 @@ class BatchApi:
                 return
             after = jobs[-1].id
 
-    def _call(self, function: Callable[..., Any], *, creates: bool = False, **arguments: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *, seconds: float = CALL_SECONDS, **arguments: Any) -> Any:
+        with allow(ANSWER_BYTES, seconds):
+            return self._ask(function, **arguments)
+
+    def _ask(self, function: Callable[..., Any], *, creates: bool = False, **arguments: Any) -> Any:
         try:
             return function(**arguments, **self._given)
         except Exception as error:  # litellm raises classes of its own, openai's and httpx's

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from tasks.clients import llm, wire
-from tasks.clients.outcome import Call, CallFault, Reply
+from tasks.clients import bounds, llm, wire
+from tasks.clients.outcome import Call, CallFault, Reply, redirected
 from tasks.core.errors import UsageError
 from tasks.core.requests import Recipe
 
@@ -66,7 +66,7 @@ def open_lane(recipe: Recipe, api_base: str, open_wire: Callable[[Recipe, str], 
     Raises:
         UsageError, ModelError: As `llm.connect`.
     """
-    wire.bound_replies(REPLY_BYTES)
+    bounds.bound_replies(REPLY_BYTES)
     stock = llm.connect(recipe, api_base)
     wanted = os.environ.get(SETTING) or "fast"
     if wanted not in ("fast", "stock"):
@@ -101,7 +101,7 @@ class FastCall:
         body = b"%b%b%b" % (self._wire.before, orjson.dumps(prompt), self._wire.after)
         session = self._session or self._open_session()
         try:
-            async with session.post(self._wire.url, data=body) as response:
+            async with session.post(self._wire.url, data=body, allow_redirects=False) as response:
                 content = await _read(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What was never sent is not billed.
@@ -109,7 +109,9 @@ class FastCall:
             said = f"{type(error).__name__}: {str(error)[:300]}"
             raise CallFault("transient", said, billed=not unreached, unreached=unreached) from error
         headers = response.headers
-        if response.status >= 300:
+        if 300 <= response.status < 400:
+            raise redirected(headers.get("location", ""))
+        if response.status >= 400:
             raise self._wire.fault(response.status, headers, content.decode(errors="replace"))
         return self.read(content, headers)
 

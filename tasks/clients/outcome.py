@@ -112,6 +112,9 @@ _REFUSED = {
 
 def classify(error: Exception, model_name: str) -> CallFault:
     """Say what one failed attempt means; see the README's table of faults."""
+    own = _find_fault(error)
+    if own is not None:
+        return own
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else 500
     text = conceal(str(error).strip()) or type(error).__name__
@@ -142,6 +145,23 @@ def classify(error: Exception, model_name: str) -> CallFault:
     billed = not unreached and (not headers or status < 400 or name == "APIConnectionError")
     retry_after = parse_retry_after(headers, time.time())
     return CallFault("transient", said, retry_after=retry_after, billed=billed, unreached=unreached)
+
+
+def redirected(location: str) -> CallFault:
+    """Say that a server answers with another address, which no call follows: key and prompt were given for this one."""
+    where = f" to {' '.join(location.partition('?')[0].split())[:200]}" if location else ""
+    return CallFault(
+        "fatal",
+        f"The address of the model redirects{where}, and a call follows no redirect, since it carries a key. "
+        "Set --api-base to the address that answers itself.",
+    )
+
+
+def _find_fault(error: BaseException | None) -> CallFault | None:
+    """Return the fault of ours, raised below litellm, that an error was made of."""
+    while error is not None and not isinstance(error, CallFault):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _is_unreached(error: BaseException | None) -> bool:

@@ -1,12 +1,11 @@
-"""litellm's insides: what it would send for a recipe, how it reads what comes back, and how much of it.
+"""litellm's insides: what it would send for a recipe, and how it reads what comes back.
 
-The only module that reaches below litellm's documented functions. What raises in
+Beside `bounds` the only module that reaches below litellm's documented functions. What raises in
 `open_wire` sends a run to the stock lane instead.
 """
 
 import json
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -150,60 +149,6 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
         _provider=provider,
         _asked=f"{provider}/{name}" if provider in PREFIXED else None,
     )
-
-
-def bound_replies(most_bytes: int) -> None:
-    """Let every connection that litellm opens from now on cut a longer reply off, as if it had been dropped.
-
-    litellm itself reads whatever comes, and has no setting for it.
-    """
-    import httpx  # noqa: PLC0415  (litellm's own)
-
-    import_litellm()
-    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler  # noqa: PLC0415
-
-    connect = AsyncHTTPHandler.create_async_transport
-    if hasattr(connect, "most_bytes"):
-        return
-
-    class Bounded(httpx.AsyncByteStream):
-        def __init__(self, stream: Any, encoding: str) -> None:
-            if encoding not in ("identity", "gzip"):
-                raise httpx.ReadError(f"the reply is packed as {encoding}, which was not asked for")
-            self._stream, self._measure = stream, len if encoding == "identity" else _measure_gzip(most_bytes)
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for piece in self._stream:
-                size += self._measure(piece)
-                if size > most_bytes:
-                    raise httpx.ReadError(f"the reply is longer than {most_bytes:,} bytes")
-                yield piece
-
-        async def aclose(self) -> None:
-            await self._stream.aclose()
-
-    def connect_bounded(*args: Any, **kwargs: Any) -> Any:
-        transport = connect(*args, **kwargs)
-        send = transport.handle_async_request
-
-        async def send_bounded(request: Any) -> Any:
-            request.headers["accept-encoding"] = "identity"
-            response = await send(request)
-            response.stream = Bounded(response.stream, response.headers.get("content-encoding", "identity"))
-            return response
-
-        transport.handle_async_request = send_bounded
-        return transport
-
-    connect_bounded.most_bytes = most_bytes  # type: ignore[attr-defined]
-    AsyncHTTPHandler.create_async_transport = staticmethod(connect_bounded)
-
-
-def _measure_gzip(most_bytes: int) -> Callable[[bytes], int]:
-    """Return what tells how long each piece of a packed reply is unpacked, as far as `most_bytes` and a little more."""
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    return lambda piece: len(unpacker.decompress(piece, most_bytes + 1))
 
 
 def _other_endpoint(litellm: Any, name: str, provider: str) -> bool:
