@@ -45,7 +45,7 @@ from tests.batch_server import BatchServer  # noqa: E402
 from tests.model_server import ModelServer  # noqa: E402
 from tests.night import Night  # noqa: E402
 from tests.s3_proxy import S3Proxy  # noqa: E402
-from tests.tally import tally  # noqa: E402
+from tests.tally import LINES, tally  # noqa: E402
 from tests.zygote import Zygote  # noqa: E402
 
 # A busy machine is no reason to fail.
@@ -178,6 +178,47 @@ def stack(s3_endpoint: str, _model_server: ModelServer, tmp_path_factory: pytest
         yield running
 
 
+def shares_out_tests(config: pytest.Config) -> bool:
+    """Whether only the tests of faults run: some take minutes, so they are shared out one by one, not by files."""
+    return bool(config.option.markexpr == "faults")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let a worker that has nothing left take over tests of another one."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if shares_out_tests(config) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal out the tests of faults: of xdist's workers each begins with its own stretch of `items`, and its longest."""
+    if shares_out_tests(config):
+        items[:] = deal_out(items, int(getattr(config, "workerinput", {}).get("workercount", 1)))
+
+
+def deal_out(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return `items` in stretches of equal length, of which each begins with its part of those with a time limit.
+
+    The limit tells how long a test takes. Files stay whole but for those of the longest.
+    """
+    limits = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("timeout"))}
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in sorted(limits, key=lambda item: -float(limits[item])):
+        alone = limits[item] == max(limits.values())
+        groups.setdefault(item.nodeid if alone else str(item.path), []).append(item)
+    short = [item for item in items if item not in limits]
+    dealt: list[pytest.Item] = []
+    for first in range(workers):
+        size = (len(items) - len(dealt)) // (workers - first)
+        stretch = [item for group in list(groups.values())[first::workers] for item in group]
+        filling = max(0, size - len(stretch))
+        dealt += stretch + short[:filling]
+        del short[:filling]
+    return dealt + short
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Add what a worker's tests of faults counted to this process's counts."""
@@ -194,5 +235,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests of faults counted."""
     if tally:
         terminalreporter.section("faults")
-    for line, count in tally.items():
-        terminalreporter.write_line(f"{line:<46}{count:>8,}")
+    for line in LINES:
+        if line in tally:
+            terminalreporter.write_line(f"{line:<46}{tally[line]:>8,}")

@@ -16,7 +16,7 @@ import time
 from tasks.clients import table
 
 TABLES = ("pairs", "rejected")
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 
 
 def digest(uri: str, version: int | None = None) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,7 @@ KILLS = int(os.environ.get("PAIRMILL_KILLS", "11"))
 SEED = int(os.environ.get("PAIRMILL_KILLS_SEED", "1"))
 ROWS = 5_000
 FEW_ROWS = 60
+PARTS = 2
 
 # Operations of the provider, and which of the requests for a batch's record in the bucket: each before or after it.
 OPERATIONS = ("upload", "create", "create", "retrieve", "content", "delete")
@@ -78,13 +80,13 @@ def test_five_thousand_requests_killed_twice_are_sent_once_and_rows_are_those_of
     nights: Callable[[str], Night], batch_server: BatchServer
 ) -> None:
     draw = random.Random(f"{SEED} batches")
-    live = nights("live")
+    live = replace(nights("live"), shard_rows=BATCH_LINES)
     live.put(0, ROWS)
     serve(live, batch_server, [])
     live.finish()
     assert len(batch_server.prompts) == ROWS
 
-    night = nights("batched")
+    night = replace(nights("batched"), shard_rows=BATCH_LINES)
     night.put(0, ROWS)
     half = Fate("failed", looks=3, answered=0.5, says_so=False)
     serve(night, batch_server, [Fate(looks=3), Fate("expired", looks=4, answered=0.7), half, Fate(looks=5)])
@@ -127,7 +129,7 @@ def test_a_run_that_waits_leaves_at_once_says_how_to_go_on_and_its_batch_is_coll
     os.kill(run.pid, stop)
     assert run.wait() == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
     # A second on a machine that does nothing else.
-    assert time.monotonic() - asked < 30
+    assert time.monotonic() - asked < 120
     assert "run the same command again to go on. Its batches go on at the provider" in run.said
     for job in batch_server.jobs.values():
         job.fate = Fate()
@@ -135,13 +137,15 @@ def test_a_run_that_waits_leaves_at_once_says_how_to_go_on_and_its_batch_is_coll
     assert (len(batch_server.jobs), batch_server.prompts, night.check_rows(FEW_ROWS)) == (1, [], (0, 0))
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_a_run_killed_at_any_moment_of_a_batch_sends_nothing_twice(
-    nights: Callable[[str], Night], batch_server: BatchServer
+    part: int, nights: Callable[[str], Night], batch_server: BatchServer
 ) -> None:
     draw = random.Random(f"{SEED} moments of batches")
     moments = [*MOMENTS, ("time", ""), ("time", "")]
+    moments = draw.sample(moments, min(KILLS, len(moments)))[part::PARTS]
     killed = 0
-    for number, moment in enumerate(draw.sample(moments, min(KILLS, len(moments)))):
+    for number, moment in enumerate(moments):
         night = nights(f"n{number}")
         night.put(0, FEW_ROWS)
         batch_server.begin_test()
@@ -166,4 +170,4 @@ def test_a_run_killed_at_any_moment_of_a_batch_sends_nothing_twice(
         assert (batch_server.doubled.total(), set(batch_server.answered.values())) == (0, {1}), where
         assert batch_server.prompts == [], where
         killed += died
-    assert killed
+    assert killed or not moments

@@ -8,7 +8,6 @@ import pytest
 from tests.kills import PARTS, kill_runs
 from tests.night import Night
 
-# Each machine in a file of its own: the files are what the workers of xdist share out.
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 

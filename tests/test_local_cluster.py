@@ -59,6 +59,8 @@ def test_ctrl_c_ends_all_processes_and_the_same_command_goes_on_to_its_end(
 
     def interrupt() -> None:
         children.extend(living(run.pid))
+        # What is not stopped by then would go on for minutes.
+        night.model_server.latency_seconds = 3.0
         # A terminal sends it to the whole group.
         os.killpg(run.pid, signal.SIGINT)
 
@@ -71,6 +73,7 @@ def test_ctrl_c_ends_all_processes_and_the_same_command_goes_on_to_its_end(
     calls = len(night.model_server.prompts)
     assert 30 < calls < ROWS
 
+    night.model_server.latency_seconds = 0.02
     again = start(night, prefect_api)
     out, said = again.communicate()
     assert again.returncode == 0, said

@@ -77,15 +77,17 @@ class Zygote:
         environment: dict[str, str],
         limits: dict[str, int] | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        shard_rows: int = SHARD_ROWS,
     ) -> Run:
         """Start `python -m flows.run` with these arguments.
 
-        `limits` are names of resource limits, `lease_seconds` the term of the run's leases.
+        `limits` are names of resource limits, `lease_seconds` the term of the run's leases, and
+        `shard_rows` the rows of its shards.
         """
         self._runs += 1
         out = self._folder / f"run-{self._runs}.out"
         order: dict[str, Any] = {"arguments": arguments, "environment": environment, "out": str(out)}
-        order |= {"limits": limits or {}, "lease_seconds": lease_seconds}
+        order |= {"limits": limits or {}, "lease_seconds": lease_seconds, "shard_rows": shard_rows}
         return Run(int(self.ask(order)), out, self)
 
     def ask(self, order: dict[str, Any]) -> Any:
@@ -116,12 +118,10 @@ def serve() -> None:
     import tasks.load
     import tasks.publicise
     import tasks.validate  # noqa: F401
-    from tasks import staging
     from tasks.clients import batch_sending
     from tasks.core import batching
 
     batching.POLL_SECONDS, batching.MOST_LINES, batch_sending.LISTED_SECONDS = (0.1, 0.5), BATCH_LINES, 0.5
-    staging.SHARD_ROWS = SHARD_ROWS
     _say("ready")
     for line in sys.stdin:
         order = json.loads(line)
@@ -138,10 +138,11 @@ def _become(order: dict[str, Any]) -> None:
     import resource
 
     from flows import run
+    from tasks import staging
     from tasks.clients import lease
 
     os.setsid()
-    lease.TERM_SECONDS = order["lease_seconds"]
+    lease.TERM_SECONDS, staging.SHARD_ROWS = order["lease_seconds"], order["shard_rows"]
     for descriptor, name in ((1, order["out"]), (2, order["out"].replace(".out", ".err"))):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), descriptor)
     os.environ.update(order["environment"])
