@@ -138,9 +138,10 @@ class Night:
 
         Each has its pair, or as many rejected rows as there were `attempts` (this night's unless given).
         """
-        pairs, rejected = Counter(self.rows("pairs")["id"]), Counter(self.rows("rejected")["id"])
+        found = [self.rows(name).select("id", "sample_index") for name in ("pairs", "rejected")]
+        pairs, rejected = (Counter(rows["id"]) for rows in found)
         lost = sum(not pairs[row] and rejected[row] < (attempts or self.attempts) for row in range(rows))
-        samples = Counter(row for name in ("pairs", "rejected") for row in self.rows(name)["id", "sample_index"].rows())
+        samples = Counter(row for rows in found for row in rows.rows())
         return lost, samples.total() - len(samples) + pairs.total() - len(pairs)
 
     def count_rows(self) -> int:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ from flows.servers import ROOT
 SHARD_ROWS = 40
 LEASE_SECONDS = 4.0
 BATCH_LINES = 1_000
+# What others import only when a run needs it, and every run does.
+LATE_IMPORTS = ("anyio._backends._asyncio", "cyclopts.core", "fastapi", "graphviz", "py3langid.langid")
 
 
 @dataclass
@@ -121,6 +124,8 @@ def serve() -> None:
     from tasks.clients import batch_sending
     from tasks.core import batching
 
+    for name in LATE_IMPORTS:
+        import_module(name)
     batching.POLL_SECONDS, batching.MOST_LINES, batch_sending.LISTED_SECONDS = (0.1, 0.5), BATCH_LINES, 0.5
     _say("ready")
     for line in sys.stdin:
