@@ -180,7 +180,9 @@ class Crew:
         waiting = [address for address in known if address in self._statuses and self._statuses[address].waits]
         self.seated[:] = self._seating.seat(known, waiting, now)
         for address, since in self._visits.silent.items():
-            if now - since > SILENT_SECONDS and address not in self._given_up:
+            # One that has never answered still imports, which takes long on a busy machine.
+            answered = address in self._statuses and address not in self._given_up
+            if answered and now - since > SILENT_SECONDS:
                 self._given_up.add(address)
                 self._logger.warning("%s has not answered for %.0f seconds: given up", address, now - since)
                 self._visits.restart(address)
