@@ -279,6 +279,26 @@ def test_a_cluster_without_the_checkout_is_refused_before_a_call(
     assert not night.model_server.prompts
 
 
+@pytest.mark.faults
+def test_a_run_whose_processes_are_all_gone_ends_and_the_same_command_goes_on(
+    nights: Callable[[str], Night], tmp_path: Path
+) -> None:
+    night = nights("gone")
+    night.put(0, ROWS)
+    night.serve(0.05)
+    with run_cluster(tmp_path, night.environment) as (address, _):
+        with distributed.Client(address) as client:
+            group = os.getpgid(min(client.run(os.getpid).values()))
+        night.model_server.default = kill_at(40, lambda: os.killpg(group, signal.SIGKILL), night.model_server.default)
+        run = night.start(environment={"PAIRMILL_DASK_SCHEDULER": address})
+        assert run.wait() == 1
+    assert "No process of the Dask cluster has been there for 60 seconds" in run.said.splitlines()[-1]
+    assert run.said.count("error: ") == 1
+    night.finish()
+    assert night.check_rows(ROWS) == (0, 0)
+    assert night.paid_twice() <= CONCURRENCY
+
+
 def test_a_flow_crosses_process_borders_with_its_runner() -> None:
     assert isinstance(pickle.loads(pickle.dumps(StepRunner())), StepRunner)
 
