@@ -12,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.clients import batch_records, compaction, erasure, journal, publishing, storage, table
+from tasks.clients.claims import find_living
 from tasks.clients.lease import hold_lease
 from tasks.clients.storage import StoredObject
 from tasks.core.card import make_card
@@ -81,9 +82,10 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
         staged = [item.uri for item in _list(f"{layout.destination}/staging")]
         found = erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
         pairs = found.select(name for name in TEXTS if name in found.columns).drop_nulls()
-        forgotten = erasure.Forgotten(description, digest, frozenset(pairs.iter_rows()))
+        replies = frozenset(found["text"].drop_nulls()) if "text" in found.columns else frozenset[str]()
+        forgotten = erasure.Forgotten(description, digest, frozenset(pairs.iter_rows()), replies)
         done = _forget_in_tables(layout, digest)
-        done += _forget_in_journal(layout, description, found["request_key"])
+        done += _forget_in_journal(layout, owner, description, found["request_key"])
         for uri in staged:
             if not uri.endswith(".lease"):
                 storage.delete_objects([uri])
@@ -169,13 +171,20 @@ def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[
 
 
 def _expire_staging(layout: Layout, now: datetime, days: int) -> list[str]:
+    """Remove what ended runs have left; one that waits for a batch writes nothing there for hours or days."""
     runs: defaultdict[str, list[StoredObject]] = defaultdict(list)
     for item in _list(f"{layout.destination}/staging"):
         partition, run, *_ = [*item.uri.removeprefix(f"{layout.destination}/staging/").split("/"), ""]
         runs[f"{partition}/{run}"].append(item)
-    old = [items for items in runs.values() if all(_is_old(item, now, days) for item in items)]
-    storage.delete_objects([item.uri for items in old for item in items])
-    return _say(len(old), "staging folders of ended runs", "removed")
+    old = {run: items for run, items in runs.items() if all(_is_old(item, now, days) for item in items)}
+    living = find_living(layout, {run.rpartition("/")[2] for run in old})
+    gone = [
+        items
+        for run, items in old.items()
+        if run.rpartition("/")[2] not in living.values() and not any(item.uri in living for item in items)
+    ]
+    storage.delete_objects([item.uri for items in gone for item in items])
+    return _say(len(gone), "staging folders of ended runs", "removed")
 
 
 def _forget_in_tables(layout: Layout, digest: str) -> list[str]:
@@ -189,7 +198,7 @@ def _forget_in_tables(layout: Layout, digest: str) -> list[str]:
     return done
 
 
-def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> list[str]:
+def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.Series) -> list[str]:
     done = []
     for uri in _recipes(layout):
         recipe = storage.find_bytes(f"{uri}/recipe.json")
@@ -198,9 +207,11 @@ def _forget_in_journal(layout: Layout, description: str, known: pl.Series) -> li
         keys = pl.Series([*known, *possible], dtype=pl.String)
         waiting = batch_records.forget_keys(f"{uri}/batches", set(keys))
         done += _say(waiting, "requests of batches that are at the provider", "given up")
-        for file in journal.find_segments(uri):
-            rows = erasure.erase_completions(file, keys, description if lists else "")
-            done += [f"{file}: {rows:,} completions erased"] if rows else []
+        # A compaction beside this would write again what it has read before.
+        with hold_lease(compaction.lease_of(uri), owner):
+            for file in journal.find_segments(uri):
+                rows = erasure.erase_completions(file, keys, description if lists else "")
+                done += [f"{file}: {rows:,} completions erased"] if rows else []
     return done
 
 

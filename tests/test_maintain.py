@@ -4,6 +4,7 @@ import html
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from tasks.core.layout import Layout
 from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
-from tasks.maintain import _compact_journal, forget_description
+from tasks.maintain import _compact_journal, _expire_staging, forget_description
 from tests.night import Night
 from tests.zygote import LEASE_SECONDS
 
@@ -300,3 +301,76 @@ def test_a_blank_text_is_not_forgotten(bucket: str, text: str) -> None:
     with pytest.raises(UsageError, match="forget is"):
         check_maintain(destination=f"{bucket}/out", forget=text)
     assert check_maintain(destination=f"{bucket}/out", forget="") == Layout(f"{bucket}/out")
+
+
+def test_a_run_that_only_waits_keeps_what_it_has_staged_and_an_ended_one_does_not(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    plans = {run: f"{layout.staging('2026-11-01', run)}/plan/000000.parquet" for run in ("waits", "died", "ended")}
+    for plan in plans.values():
+        storage.write_bytes(plan, b"plan")
+    storage.write_bytes(layout.source_lease("s3://b/other"), b'{"owner": "died", "token": "t", "beat": 1}')
+    later = datetime.now(UTC) + timedelta(days=2)
+    with hold_lease(layout.source_lease("s3://b/tasks"), "waits", term=LEASE_SECONDS) as lease:
+        _expire_staging(layout, later, 1)
+        lease.check()
+        left = {item.uri for item in storage.list_objects(f"{layout.destination}/staging")}
+        assert left == {plans["waits"], lease.uri}
+    _expire_staging(layout, later, 1)
+    assert storage.list_objects(f"{layout.destination}/staging") == []
+
+
+def as_json(*rows: Any) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def test_a_forgotten_description_is_found_in_every_shape_that_rows_have(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    secret, other, raw = "match a caf\u00e9 with its owner", "match a knife with its edge", "no JSON of the secret"
+    rows = pl.DataFrame(
+        {
+            "partition": ["2026-11-01"] * 3,
+            "task": [other, secret, secret],
+            "input": ["same", "same", None],
+            "positive_document": ["a blade", "a baker", None],
+            "text": [None, None, raw],
+            "description_hash": hash_descriptions([other, secret, secret]),
+            "request_key": ["p1", "p2", "p3"],
+        }
+    )
+    table.publish(layout.rejected, rows.lazy(), table.Publish("2026-11-01", "run", "1", 1), overwrite=True)
+    # Unicode's other ends of a line are none of JSONL.
+    odd, texts = {"query": "a\u2028b", "pos": ["c\x85d"]}, f"{layout.destination}/exports/v1/flag_embedding/train.jsonl"
+    both, theirs = ({"query": "same", "pos": pos, "neg": []} for pos in (["a blade", "a baker"], ["a baker"]))
+    storage.write_bytes(texts, as_json(odd, both, theirs, {"query": "same", "pos": []}))
+    cut_off = {"task": json.dumps([secret, "match a thing wi"])[:-2], "reasons": ["truncated"]}
+    nested = {"task": json.dumps({"description": secret}, ensure_ascii=False), "reasons": ["not_text"]}
+    kept = {"task": "- match a caf\u00e9 with its owner's dog", "reasons": ["not_a_list"]}
+    decomposed = {"task": "match a cafe\u0301 with its owner", "reasons": ["repeated"]}
+    storage.write_bytes(layout.rejected_tasks("r"), as_json(cut_off, nested, kept, decomposed))
+    example, fine = ({"input": None, "positive_document": None, "text": text} for text in (raw, "other words"))
+    storage.write_bytes(layout.report("r"), as_json({"profile": {"examples": {"unparsable": [example, fine]}}}))
+    storage.write_bytes(layout.report_page("r", "html"), f"<code>{raw}</code>".encode())
+    storage.write_bytes(layout.report_page("other", "html"), b"<code>other words</code>")
+    forget_description.fn(layout, "me", secret)
+    assert storage.read_bytes(texts) == as_json(odd, both | {"pos": ["a blade"]}, {"query": "same", "pos": []})
+    assert storage.read_bytes(layout.rejected_tasks("r")) == as_json(kept)
+    assert json.loads(storage.read_bytes(layout.report("r"))) == {"profile": {"examples": {"unparsable": [fine]}}}
+    assert storage.find_bytes(layout.report_page("r", "html")) is None
+    assert storage.find_bytes(layout.report_page("other", "html")) is not None
+
+
+def test_a_description_is_forgotten_after_a_compaction_that_is_under_way(bucket: str) -> None:
+    layout = Layout(f"{bucket}/out")
+    listed = layout.journal("list")
+    segment(listed, "a", ("one", '["news"]', 1))
+    storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
+    with ThreadPoolExecutor(1) as pool:
+        with hold_lease(compaction.lease_of(listed), "weekly", term=LEASE_SECONDS):
+            forgetting = pool.submit(forget_description.fn, layout, "me", "news")
+            while storage.find_bytes(layout.lease) is None:
+                time.sleep(0.05)
+            # What it has read it writes again, under another name.
+            time.sleep(1.0)
+            segment(listed, "merged", ("one", '["news"]', 1))
+        forgetting.result()
+    assert look_up(listed, "one") == {}

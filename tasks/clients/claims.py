@@ -11,6 +11,7 @@ import polars as pl
 
 from tasks.clients import frames, storage
 from tasks.clients.lease import is_renewed
+from tasks.core.layout import Layout
 from tasks.core.planning import CLAIMED, number_hashes
 from tasks.core.requests import Order
 
@@ -39,6 +40,13 @@ def find_claimed(order: Order, numbers: pl.DataFrame, languages: Collection[str]
         if claimed.height and is_renewed(lease):
             found.append(claimed)
     return pl.concat(found).unique()
+
+
+def find_living(layout: Layout, runs: Collection[str]) -> dict[str, str]:
+    """Return the leases of sources that any of these `runs` still renews, each with its run."""
+    leases = [item.uri for item in storage.list_objects(f"{layout.destination}/staging/")]
+    owners = {lease: _find_owner(lease) for lease in leases if lease.startswith(layout.source_leases)}
+    return {lease: owner for lease, owner in owners.items() if owner in runs and is_renewed(lease)}
 
 
 def _find_owner(lease: str) -> str:

@@ -29,6 +29,11 @@ class Compaction:
     deleted: int = 0
 
 
+def lease_of(uri: str) -> str:
+    """The object that only one run which replaces files of a recipe's journal can hold."""
+    return f"{uri}/compaction.lease"
+
+
 def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None = None) -> Compaction:
     """Merge the small files of one recipe's journal, and delete those that were replaced a day ago.
 
@@ -38,7 +43,7 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
         now: The time.
         oldest: Completions from before this are left out, and files from before it deleted. None: all are kept.
     """
-    with hold_lease(f"{uri}/compaction.lease", owner):
+    with hold_lease(lease_of(uri), owner):
         found = storage.list_objects(uri)
         lists = {item: _read_list(item) for item in found if item.uri.endswith(".replaces.json")}
         due = [item for item in lists if item.modified < now - KEEP_REPLACED]

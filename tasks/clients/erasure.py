@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import frames, storage
-from tasks.core.linting import lists_description
+from tasks.core.linting import RAW, lists_description
 from tasks.core.markdown import escape
+from tasks.core.requests import normalise_description
 
-# So much of a text is looked for in a page.
-PAGE_CHARACTERS = 60
+# So much of a text is looked for in a page; a raw reply of less is not: "{}" is in every page.
+PAGE_CHARACTERS, LEAST_CHARACTERS = 60, 16
 _HASH, _KEY = "description_hash", "request_key"
 # What the two texts of a pair are called, in our tables and in each format of an export.
 _PAIR_NAMES = (("input", "positive_document"), ("anchor", "positive"), ("query", "pos"))
@@ -21,11 +22,12 @@ _PAIR_NAMES = (("input", "positive_document"), ("anchor", "positive"), ("query",
 
 @dataclass(frozen=True)
 class Forgotten:
-    """One description, its hash, and the pairs (input, positive document) that were made for it."""
+    """One description, its hash, the pairs (input, positive document) and the raw replies that were made for it."""
 
     description: str
     digest: str
     pairs: frozenset[tuple[Any, Any]]
+    replies: frozenset[str] = frozenset()
 
 
 def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
@@ -78,7 +80,7 @@ def erase_description(uri: str, forgotten: Forgotten) -> int | None:
             frames.write_frame(rest, uri)
         return frame.height - rest.height
     if uri.endswith((".jsonl", ".json")):
-        lines = data.decode().splitlines() if uri.endswith(".jsonl") else [data.decode()]
+        lines = data.decode().split("\n") if uri.endswith(".jsonl") else [data.decode()]
         kept = [_without(json.loads(line), forgotten) for line in lines if line.strip()]
         removed = sum(count for _, count in kept)
         if removed:
@@ -89,7 +91,7 @@ def erase_description(uri: str, forgotten: Forgotten) -> int | None:
 
 
 def shows(page: bytes, forgotten: Forgotten) -> bool:
-    """Whether a page of HTML or Markdown shows the description, or both texts of one of its pairs."""
+    """Whether a page of HTML or Markdown shows the description, both texts of one of its pairs, or a raw reply."""
     text = page.decode()
 
     def holds(said: Any) -> bool:
@@ -97,7 +99,9 @@ def shows(page: bytes, forgotten: Forgotten) -> bool:
         start = " ".join(str(said).split())[:PAGE_CHARACTERS]
         return any(form in text for form in (start, html.escape(start), escape(start)))
 
-    return holds(forgotten.description) or any(all(map(holds, pair)) for pair in forgotten.pairs)
+    replies = (reply for reply in forgotten.replies if len(reply.strip()) >= LEAST_CHARACTERS)
+    pairs = any(all(map(holds, pair)) for pair in forgotten.pairs)
+    return holds(forgotten.description) or pairs or any(map(holds, replies))
 
 
 def _theirs(frame: pl.DataFrame, forgotten: Forgotten) -> pl.Series:
@@ -105,7 +109,7 @@ def _theirs(frame: pl.DataFrame, forgotten: Forgotten) -> pl.Series:
     if _HASH in frame.columns:
         return frame[_HASH].eq_missing(forgotten.digest)
     for names in _PAIR_NAMES:
-        if set(names) <= set(frame.columns):
+        if set(names) <= set(frame.columns) and all(frame.schema[name] == pl.String for name in names):
             return pl.Series([pair in forgotten.pairs for pair in frame.select(names).iter_rows()], dtype=pl.Boolean)
     return pl.repeat(value=False, n=frame.height, eager=True)
 
@@ -113,8 +117,12 @@ def _theirs(frame: pl.DataFrame, forgotten: Forgotten) -> pl.Series:
 def _without(value: Any, forgotten: Forgotten) -> tuple[Any, int]:
     """Return a JSON value without what belongs to the description, None for itself, and how many items that was."""
     if isinstance(value, dict):
-        if value.get("task") == forgotten.description or _pair_of(value) in forgotten.pairs:
+        if _is_theirs(value, forgotten):
             return None, 1
+        if isinstance(value.get("query"), str) and isinstance(value.get("pos"), list):
+            theirs = {positive for query, positive in forgotten.pairs if query == value["query"]}
+            left = [text for text in value["pos"] if not (isinstance(text, str) and text in theirs)]
+            return (value | {"pos": left}) if left or not value["pos"] else None, len(value["pos"]) - len(left)
         named = value.keys() & {forgotten.description}
         parts = {name: _without(held, forgotten) for name, held in value.items() if name not in named}
         return {name: held for name, (held, _) in parts.items()}, sum(count for _, count in parts.values()) + len(named)
@@ -125,9 +133,18 @@ def _without(value: Any, forgotten: Forgotten) -> tuple[Any, int]:
     return value, 0
 
 
-def _pair_of(value: dict[str, Any]) -> tuple[Any, Any] | None:
-    for first, other in _PAIR_NAMES:
-        if isinstance(value.get(first), str) and other in value:
-            held = value[other]
-            return value[first], held[0] if isinstance(held, list) and held else str(held)
-    return None
+def _is_theirs(value: dict[str, Any], forgotten: Forgotten) -> bool:
+    """Whether all of an object of JSON belongs to the description."""
+    said = value.get("task")
+    if isinstance(said, str):
+        if normalise_description(said) == forgotten.description:
+            return True
+        # A brainstormed reply that was turned down whole.
+        reasons = value.get("reasons")
+        raw = isinstance(reasons, list) and any(reason in reasons for reason in RAW)
+        if raw and lists_description(said, forgotten.description):
+            return True
+    pairs = [tuple(value[name] for name in names) for names in _PAIR_NAMES if value.keys() >= set(names)]
+    if any(all(isinstance(text, str) for text in pair) and pair in forgotten.pairs for pair in pairs):
+        return True
+    return isinstance(value.get("text"), str) and value["text"] in forgotten.replies

@@ -13,6 +13,8 @@ from tasks.core.languages import LANGUAGES
 from tasks.core.parsing import as_unicode, parse_list
 from tasks.core.requests import normalise_description
 
+# Reasons of rows that are no description but raw text.
+RAW = frozenset({"not_text", "not_a_list", "truncated"})
 MOST_WORDS = 30
 MOST_CHARACTERS = 240
 
