@@ -29,6 +29,9 @@ RESETS: list[tuple[str, float | None]] = [
     ("nan", None),
     ("inf", None),
     ("-5", 0.0),
+    # Longer than any header, and read in no time.
+    ("1" * 500_000, LONGEST_SECONDS),
+    ("1." * 500_000, None),
 ]
 
 

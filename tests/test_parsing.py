@@ -6,13 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.parsing import parse_pair
+from tasks.core.parsing import parse_list, parse_pair
 from tasks.core.replies import parse_replies
 
 PAIR = '{"input": "one text", "positive_document": "another one"}'
 REPLIES = [
     (PAIR, "strict"),
     (f"```json\n{PAIR}\n```", "unwrapped"),
+    (f" ``` \r\n\n{PAIR}\n\n```\n", "unwrapped"),
+    (f"```{PAIR}```", "embedded"),
+    (f"``` json\n{PAIR}\n```", "embedded"),
+    (f"```json\n{PAIR}\n```\n```json\n{PAIR}\n```", "unparsable"),
+    ("```", "unparsable"),
+    ("`````", "unparsable"),
+    ("```\n```", "unparsable"),
     (f"<think>{{}} hm</think>\n{PAIR}", "unwrapped"),
     (f"\ufeff{PAIR}", "unwrapped"),
     (f"Here it is: {PAIR} Enjoy.", "embedded"),
@@ -38,6 +45,13 @@ def test_a_reply_is_read_by_the_first_rung_that_holds_or_not_at_all(reply: str, 
     parsed = parse_pair(reply)
     assert expected in (parsed.repair_stage, parsed.problem)
     assert (parsed.input is None) == (parsed.problem is not None)
+
+
+# Each took longer than anybody waits, for other threads too.
+@pytest.mark.parametrize("reply", ["```" + "\n" * 300_000, "```json\n" + " \n" * 300_000 + "``", ", " * 300_000])
+def test_a_reply_of_mostly_nothing_is_read_as_fast_as_any(reply: str) -> None:
+    assert parse_pair(reply).problem == "unparsable"
+    assert parse_list(reply) is None
 
 
 @given(st.text(), st.text())

@@ -175,7 +175,8 @@ def _is_unreached(error: BaseException | None) -> bool:
 
 def _find_sentence(text: str) -> str:
     """Return what the provider itself says in the text of one of litellm's errors."""
-    own = _UNWRAPPED.sub("", text)
+    # Runs of spaces would keep the expression busy for minutes.
+    own = _UNWRAPPED.sub("", " ".join(text.split()))
     with suppress(ValueError):
         told, _ = json.JSONDecoder().raw_decode(own[own.index("{") :])
         inner = told.get("error")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 # Limits are counted by the minute where a header does not say when they are renewed.
 RENEWAL_SECONDS = 60.0
 LONGEST_SECONDS = 3600.0
+# No reset is longer; thousands of digits would keep the expression below busy for seconds.
+MOST_CHARACTERS = 40
 # As OpenAI and those that speak its API write them, and as Anthropic does.
 SPELLINGS = ("x-ratelimit-{what}-{resource}", "anthropic-ratelimit-{resource}-{what}")
 RESOURCES = ("requests", "tokens", "input-tokens", "output-tokens")
@@ -48,7 +50,7 @@ def read_allowances(headers: Mapping[str, str], now: float) -> Iterator[Allowanc
 
 def read_reset(text: str, now: float) -> float | None:
     """Return the seconds until a reset: a span (6m0s, 20ms), seconds, a Unix time or an ISO time."""
-    text = text.strip().lower()
+    text = text.strip().lower()[:MOST_CHARACTERS]
     spans = _SPAN.findall(text)
     seconds = _number(text)
     if spans and "".join(number + unit for number, unit in spans) == text:

@@ -14,7 +14,7 @@ from tasks.core.columns import TEXTS
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _THINK = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+_FENCE = "```"
 _LIST_TRAILING_COMMA = re.compile(r",(\s*\])\Z")
 _TRAILING_COMMA = re.compile(r",(\s*\}\s*)\Z")
 # ast.literal_eval nests as deep as its text: a reply this long is no short pair.
@@ -86,10 +86,17 @@ def _list_literal(text: str) -> Any:
 def _unwrap(text: str) -> str:
     """Take off a byte order mark, one leading think block and one fence around the rest."""
     bare = _THINK.sub("", text.lstrip("\ufeff"), count=1)
-    fenced = _FENCE.match(bare)
-    if fenced and "```" not in fenced[1]:
-        bare = fenced[1]
-    return bare.strip()
+    return _unfence(bare.strip())
+
+
+def _unfence(text: str) -> str:
+    """Take off a fence; by hand, since an expression for it takes minutes over a reply that is mostly empty lines."""
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    opening, _, rest = text[len(_FENCE) : -len(_FENCE)].partition("\n")
+    language = opening.rstrip()
+    fenced = not language or (language.isascii() and language.isalpha())
+    return rest.strip() if fenced and rest and _FENCE not in rest else text
 
 
 def _strict(text: str) -> Any:
