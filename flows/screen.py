@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tasks.clients.concealment import one_line
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.brainstorming import BrainstormReport
 from tasks.core.exports import ExportReport
@@ -88,8 +89,10 @@ def _left() -> str:
 
 
 def say_error(message: str) -> None:
-    """Print one error as one line on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+    """Print one error as one line on standard error, without keys, whoever wrote it."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Text.assemble(("error: ", "bold red"), one_line(message))
+    )
 
 
 def say(message: str) -> None:

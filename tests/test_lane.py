@@ -101,6 +101,7 @@ REPLIES: dict[str, Behaviour] = {
     "empty error": server.answer("x", error={"message": "", "code": None}),
 }
 
+NESTED = '{"error":' + '{"a":' * 5000 + "1" + "}" * 5001
 FAULTS: dict[str, Behaviour] = {
     **{str(status): server.error(status) for status in (400, 401, 403, 404, 408, 409, 422, 500, 502, 503, 504, 529)},
     "context code": server.error(400, "no", "context_length_exceeded"),
@@ -122,6 +123,8 @@ FAULTS: dict[str, Behaviour] = {
     "200 without choices": server.body(200, "{}"),
     "200 cut off": server.body(200, '{"id": "x", "choi'),
     "nothing": server.body(200, ""),
+    "nested error": server.body(500, NESTED),
+    "nested reply": server.body(200, NESTED),
     "reset": server.reset,
     "reset in the body": server.reset_in_body,
 }
@@ -192,6 +195,24 @@ def test_an_endless_reply_is_cut_off(model_server: ModelServer) -> None:
     found = fast_call(model_server)
     assert isinstance(found, CallFault)
     assert "longer than" in found.message
+
+
+def test_a_server_that_says_the_key_shows_it_to_nobody(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def echo(request: Any, sent: Any) -> Any:
+        assert request.transport is not None
+        request.transport.write(f"HTTP/1.1 Authorization: {request.headers['Authorization']}\r\n\r\n".encode())
+        request.transport.close()
+        return web.Response()
+
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-5f2c9d7e1b")
+    model_server.default = echo
+    found = fast_call(model_server)
+    assert isinstance(found, CallFault)
+    assert model_server.keys == ["Bearer canary-5f2c9d7e1b"]
+    assert "[OPENAI_API_KEY]" in found.message, "an error that says nothing proves nothing"
+    assert ("canary" in found.message, "\n" in found.message) == (False, False)
 
 
 CHOICES = {

@@ -206,6 +206,27 @@ def test_an_exception_of_an_unknown_kind_is_transient() -> None:
     assert classify(RuntimeError(), PRICED).kind == "transient"
 
 
+NESTED = '{"error":' + '{"a":' * 5000 + "1" + "}" * 5001
+
+
+# Each took minutes, or raised.
+@pytest.mark.parametrize("text", [NESTED, "a" + " " * 300_000 + "b", "Error: " * 50_000, "Handle with " * 30_000])
+def test_whatever_an_error_says_is_read_in_no_time(text: str) -> None:
+    fault = classify(RuntimeError(text), PRICED)
+    assert (fault.kind, len(fault.message) < 500) == ("transient", True)
+
+
+def test_a_gateway_is_asked_for_its_own_key_and_never_sent_openais(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Recipe(model_name="litellm_proxy/some")
+    monkeypatch.delenv("LITELLM_PROXY_API_KEY", raising=False)
+    with pytest.raises(ModelError, match="LITELLM_PROXY_API_KEY"):
+        llm.connect(gateway, model_server.api_base)
+    monkeypatch.setenv("LITELLM_PROXY_API_KEY", "of the gateway")
+    llm.connect(gateway, model_server.api_base)
+
+
 def test_a_completion_answered_for_another_model_keeps_that_name(model_server: ModelServer) -> None:
     model_server.default = body(200, json.dumps(completion("x", model="gpt-4o-mini-2024-07-18")))
     assert ask(model_server).model_answered == "gpt-4o-mini-2024-07-18"

@@ -1,5 +1,6 @@
 """Keys go nowhere but to where they belong, and nothing of a run goes to the network unasked."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -12,9 +13,12 @@ import pytest
 from aiohttp import web
 
 from flows.allowed import VARIABLES, check_allowed, check_api_base
+from flows.screen import say_error
 from flows.servers import ROOT
 from tasks.clients import storage
 from tasks.clients.concealment import conceal
+from tasks.clients.outcome import CallFault
+from tasks.clients.storage_errors import translate_error
 from tasks.core.errors import UsageError
 from tests.model_server import ModelServer, answer, error
 from tests.night import Night
@@ -92,6 +96,17 @@ def test_the_values_of_secret_variables_are_concealed(monkeypatch: pytest.Monkey
     )
 
 
+def test_whatever_ends_a_run_is_shown_on_one_line_without_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-0123456789")
+    say_error("it failed:\n  Authorization: Bearer sk-0123456789\r\n  ^")
+    assert capsys.readouterr().err == "error: it failed: Authorization: Bearer [SOME_API_KEY] ^\n"
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/sk-0123456789")
+    assert "sk-0123456789" not in str(translate_error(full, "s3://bucket/x"))
+    assert CallFault("transient", "said\nsk-0123456789").message == "said [SOME_API_KEY]"
+
+
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 def guard(event, arguments):
@@ -108,7 +123,11 @@ import_litellm()
 
 
 def test_no_import_uses_the_network() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], check=False, cwd=ROOT, capture_output=True, text=True)
+    # Of the tests alone: without it litellm fetches its prices, unless we say otherwise.
+    bare = {name: value for name, value in os.environ.items() if name != "LITELLM_LOCAL_MODEL_COST_MAP"}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], check=False, cwd=ROOT, capture_output=True, text=True, env=bare
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

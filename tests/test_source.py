@@ -123,6 +123,11 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "no column": ("a.csv", b"title,id\nx,1\n", ["no column 'task'", "'title', 'id'"]),
     "no column in JSON": ("a.jsonl", b'{"title": "x"}\n', ["no column 'task'", "'title'"]),
     "numbers": ("a.jsonl", b'{"task": 1}\n', ["'task' holds Int64", "text"]),
+    "JSON nested too deep": (
+        "a.jsonl",
+        b'{"task": "x"}\n{"task": ' + b"[" * 9000 + b"]" * 9000 + b"}\n",
+        ["line 2", "too deep"],
+    ),
     "broken JSON": ("a.jsonl", b'{"task": "x"}\n\n{"task": nope}\n', ["line 3", "not valid JSON"]),
     "a list": ("a.jsonl", b'{"task": "x"}\n[1]\n', ["line 2", "not a JSON object"]),
     "cut off": ("a.jsonl", b'{"task": "x"}\n{"task": "y', ["line 2", "not valid JSON"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from tasks.clients.concealment import one_line
 from tasks.clients.lane import REPLY_BYTES, FastCall
 from tasks.clients.outcome import CallFault, Reply, classify
 from tasks.clients.wire import Wire, open_wire
@@ -58,8 +59,11 @@ class BatchLines:
     def _outcome(self, result: dict[str, Any]) -> Reply | CallFault:
         response = result.get("response")
         if not isinstance(response, dict):
-            return CallFault("transient", str(result.get("error"))[:300])
-        status, body = response.get("status_code"), json.dumps(response.get("body")).encode()
+            return CallFault("transient", one_line(str(result.get("error")), 300))
+        try:
+            status, body = response.get("status_code"), json.dumps(response.get("body")).encode()
+        except RecursionError:
+            return CallFault("transient", "the reply is nested too deep to be read")
         if not isinstance(status, int) or not 200 <= status < 300:
             return self._wire.fault(status if isinstance(status, int) else 500, {}, body.decode())
         try:

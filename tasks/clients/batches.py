@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.clients.bounds import allow, bound_batches
-from tasks.clients.concealment import conceal
+from tasks.clients.concealment import one_line
 from tasks.clients.llm import check_key, check_model, import_litellm
 from tasks.clients.outcome import CallFault, classify
 from tasks.core.batching import PROVIDERS, Job
@@ -111,7 +111,7 @@ class BatchApi:
         except (OSError, CallFault):
             raise
         except Exception as error:  # httpx's
-            raise CallFault("transient", f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise CallFault("transient", f"{type(error).__name__}: {one_line(str(error), 300)}") from error
 
     def delete(self, file_id: str) -> None:
         """Remove a file at the provider."""
@@ -166,12 +166,12 @@ def _read_job(batch: Any) -> Job:
         input_file=batch.input_file_id or "",
         output_file=batch.output_file_id or "",
         error_file=batch.error_file_id or "",
-        problem=conceal("; ".join(f"{error.code}: {error.message}"[:300] for error in errors[:3])),
+        problem="; ".join(one_line(f"{error.code}: {error.message}", 300) for error in errors[:3]),
     )
 
 
 def _check_id(name: str) -> str:
     """Return a provider's name of something, which becomes a part of an address."""
     if not isinstance(name, str) or not _ID.fullmatch(name):
-        raise CallFault("fatal", f"the provider names a file or batch {str(name)[:80]!r}, which is no name")
+        raise CallFault("fatal", f"the provider names a file or batch {one_line(str(name), 80)!r}, which is no name")
     return name

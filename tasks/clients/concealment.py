@@ -8,6 +8,11 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SHORTEST = 8
 
 
+def one_line(text: str, most: int | None = None) -> str:
+    """Return `text` on one line without the values of secret variables, at most `most` characters of it."""
+    return " ".join(conceal(text).split())[:most]
+
+
 def conceal(text: str) -> str:
     """Return `text` with the name of each secret variable in place of its value.
 

@@ -19,6 +19,7 @@ import aiohttp
 import orjson
 
 from tasks.clients import bounds, llm, wire
+from tasks.clients.concealment import one_line
 from tasks.clients.outcome import Call, CallFault, Reply, redirected
 from tasks.core.errors import UsageError
 from tasks.core.requests import Recipe
@@ -106,7 +107,7 @@ class FastCall:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What was never sent is not billed.
             unreached = isinstance(error, aiohttp.ClientConnectorError)
-            said = f"{type(error).__name__}: {str(error)[:300]}"
+            said = f"{type(error).__name__}: {one_line(str(error), 300)}"
             raise CallFault("transient", said, billed=not unreached, unreached=unreached) from error
         headers = response.headers
         if 300 <= response.status < 400:

@@ -16,6 +16,7 @@ from tasks.core.requests import Recipe
 CALL_DEADLINE_SECONDS = 180.0
 # A server that counts more is wrong, and its number would not fit a column.
 MOST_TOKENS = 1 << 53
+PROXY_KEY = "LITELLM_PROXY_API_KEY"
 
 
 def connect(recipe: Recipe, api_base: str) -> Call:
@@ -128,6 +129,9 @@ def check_key(litellm: Any, model_name: str, api_base: str) -> None:
         ModelError: It is not.
     """
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
+    # litellm does not miss it, and would send a gateway OpenAI's key.
+    if litellm.get_llm_provider(model_name)[1] == "litellm_proxy" and not os.environ.get(PROXY_KEY):
+        missing = [PROXY_KEY]
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""
         raise ModelError(

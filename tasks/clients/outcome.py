@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tasks.clients.concealment import conceal
+from tasks.clients.concealment import conceal, one_line
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class CallFault(Exception):  # noqa: N818  (a fault may be no error: throttled)
     headers: Mapping[str, str] = field(default_factory=dict)
     billed: bool = False
     unreached: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep keys out of the message, whoever wrote it, and line breaks."""
+        self.message = one_line(self.message)
 
 
 Call = Callable[[str], Awaitable[Reply]]
@@ -177,7 +181,7 @@ def _find_sentence(text: str) -> str:
     """Return what the provider itself says in the text of one of litellm's errors."""
     # Runs of spaces would keep the expression busy for minutes.
     own = _UNWRAPPED.sub("", " ".join(text.split()))
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         told, _ = json.JSONDecoder().raw_decode(own[own.index("{") :])
         inner = told.get("error")
         said = inner.get("message") if isinstance(inner, dict) else inner or told.get("message")

@@ -81,6 +81,8 @@ def _broken_line(piece: bytes, first_line: int, uri: str, error: Exception) -> S
             cause = None if isinstance(value, dict) else "is not a JSON object"
         except ValueError as broken:
             cause = f"is not valid JSON ({broken})"
+        except RecursionError:
+            cause = "is nested too deep to be read"
         if cause:
             return SourceError(f"{uri}, line {number}, {cause}. Mend or remove the line, and run again.")
     last_line = first_line + piece.count(b"\n")

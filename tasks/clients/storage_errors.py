@@ -14,7 +14,7 @@ from botocore.exceptions import (
 )
 
 from tasks.clients.access import resolve_access
-from tasks.clients.concealment import conceal
+from tasks.clients.concealment import one_line
 from tasks.core.errors import StorageError
 from tasks.core.layout import split_uri
 
@@ -54,14 +54,16 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     source = error if isinstance(error, ClientError) else error.__cause__
     answered = source.response if isinstance(source, ClientError) else {}
     code = answered.get("Error", {}).get("Code", "")
-    text = " ".join(_COLOUR.sub(" ", conceal(str(error))).split()) or type(error).__name__
+    text = one_line(_COLOUR.sub(" ", str(error))) or type(error).__name__
     clues = f"{code} status {answered.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} {text}"
     kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
     uri = _find_object(text, uri)
     if kind == "bucket":
         return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
     if _is_local(error):
-        return StorageError(f"A file of this machine failed: {error}. Make room there, or set TMPDIR; then run again.")
+        return StorageError(
+            f"A file of this machine failed: {text[:300]}. Make room there, or set TMPDIR; then run again."
+        )
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
     if isinstance(error, PermissionError) or kind == "access":
