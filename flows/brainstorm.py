@@ -115,8 +115,8 @@ def brainstorm(
     from tasks.session import open_model  # noqa: PLC0415
 
     # Two at once would pay for the same lists.
-    with hold_source(wish.order), open_model(wish.order, Plan()) as model:
-        return gather_task_descriptions(wish, model)
+    with hold_source(wish.order) as check, open_model(wish.order, Plan()) as model:
+        return gather_task_descriptions(wish, model, check)
 
 
 def place_brainstorm(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
@@ -62,12 +62,16 @@ class _Found:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport:
+def gather_task_descriptions(
+    wish: Brainstorm, model: Model, check: Callable[[], None] = lambda: None
+) -> BrainstormReport:
     """Bring the task descriptions at the order's source to `wanted`, each with the setting it came from.
 
     Lists are asked for in rounds, until there are enough, or a round brings hardly
     anything new. Writes one JSONL object of new descriptions, named so that it is
-    read after those before it, and one of those turned down, with reasons.
+    read after those before it, and one of those turned down, with reasons. `check` raises
+    where another run may have taken this one's place: it is asked before each round and
+    before anything is written.
 
     Raises:
         UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
@@ -78,7 +82,8 @@ def gather_task_descriptions(wish: Brainstorm, model: Model) -> BrainstormReport
     storage.require_bucket(order.destination)
     linter = Linter()
     found = _Found(linter.remember(read_known(order.source, order.run_id)))
-    _ask(wish, model, linter, found)
+    _ask(wish, model, linter, found, check)
+    check()
     uri = f"{order.source}/{found.before:09}-{order.run_id}.jsonl"
     for name, rows in ((uri, found.kept), (order.layout.rejected_tasks(order.run_id), found.rejected)):
         if rows:
@@ -94,7 +99,7 @@ def most_lists(wish: Brainstorm) -> int:
     return 3 * ceil(wish.wanted / LIST_LENGTH)
 
 
-def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
+def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: Callable[[], None]) -> None:
     most = most_lists(wish)
     # Knows only these lists: what is new among them is the same whatever the bucket holds by now.
     sequence = Linter()
@@ -103,6 +108,7 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found) -> None:
         if count <= 0:
             found.stopped = "most lists"
             return
+        check()
         requests = request_lists(wish, found.lists, count)
         completions = _complete(wish, model, requests)
         found.completions += completions

@@ -9,13 +9,16 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
+from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.brainstorm import HANDED_ON, brainstorm, hand_on, place_brainstorm
 from flows.stand_in import load_samples
 from flows.telling import call
+from tasks.brainstorm import gather_task_descriptions
 from tasks.clients import storage, table
 from tasks.core.brainstorming import (
+    LIST_LENGTH,
     PERSONAS,
     TOPICS,
     Brainstorm,
@@ -24,10 +27,12 @@ from tasks.core.brainstorming import (
     brings_little,
     request_lists,
 )
-from tasks.core.errors import UsageError
+from tasks.core.errors import StorageError, UsageError
 from tasks.core.layout import Layout
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
+from tasks.core.requests import Plan
+from tasks.session import open_model
 from tests.model_server import ModelServer, answer, completion, good_text
 from tests.orders import ORDER
 
@@ -212,6 +217,23 @@ def test_descriptions_come_out_of_nothing_and_more_cost_only_the_difference(
     more = start(descriptions=33)
     assert (more.before, more.total, more.paid) == (30, 33, 0)
     assert [row["task"] for row in rows_under(f"{bucket}/out/tasks")][:30] == [row["task"] for row in rows]
+
+
+def test_a_brainstorm_whose_lease_is_lost_asks_for_no_further_round_and_writes_nothing(
+    start: Start, bucket: str, model_server: ModelServer
+) -> None:
+    def check() -> None:
+        if model_server.prompts:
+            raise StorageError("lost")
+
+    order = dataclasses.replace(
+        WISH.order, source=f"{bucket}/out/tasks", destination=f"{bucket}/out", api_base=model_server.api_base
+    )
+    wish = dataclasses.replace(WISH, order=order)
+    with disable_run_logger(), pytest.raises(StorageError, match="lost"), open_model(wish.order, Plan()) as model:
+        gather_task_descriptions.fn(wish, model, check)
+    assert len(model_server.prompts) == WISH.wanted // LIST_LENGTH, "one round"
+    assert rows_under(f"{bucket}/out/tasks") == []
 
 
 def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: str, model_server: ModelServer) -> None:

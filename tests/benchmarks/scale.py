@@ -17,7 +17,7 @@ from tests.benchmarks.__main__ import Line, measure, servers
 from tests.benchmarks.figures import put_source
 
 # By lane: rows enough for twenty seconds of one process.
-ROWS = {"stock": 8_000, "fast": 40_000}
+ROWS = {"stock": 10_000, "fast": 100_000}
 
 
 def main(repeats: int) -> None:
