@@ -15,6 +15,7 @@ from rich.text import Text
 from tasks.core.errors import PairmillError
 from tasks.core.estimate import Estimate
 from tasks.core.markdown import money
+from tasks.core.showing import shown
 
 if TYPE_CHECKING:
     from tasks.core.requests import Order
@@ -136,7 +137,7 @@ def show_check(result: Check) -> None:
     grid = Table.grid("", "", Column(overflow="fold"), padding=(0, 2))
     for part in result.parts:
         mark = Text("ok", style="green") if part.ok else Text("failed", style="bold red")
-        grid.add_row(mark, part.name, Text(part.said))
+        grid.add_row(mark, part.name, Text(shown(part.said)))
     console = Console(highlight=False)
     console.print(grid)
     console.print("All parts work." if result.ok else "Put right what failed, and check again.")
@@ -188,7 +189,7 @@ def show_estimate(found: Estimate) -> None:
     console.print(f"[bold]{found.partition}[/]: a dry run, nothing is paid for or published")
     console.print(grid)
     for note in _notes(found):
-        console.print(Text(note, style="yellow"))
+        console.print(Text(shown(note), style="yellow"))
 
 
 def _notes(found: Estimate) -> list[str]:

@@ -10,6 +10,7 @@ from flows.preflight import Check, show_check, show_cost, try_parts
 from tasks.core.errors import SchemaError, SourceError
 from tasks.core.estimate import RangeEstimate, add_up
 from tasks.core.layout import PARTITION_FIELD
+from tasks.core.showing import shown
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
 
@@ -64,7 +65,7 @@ def show_estimate(found: RangeEstimate) -> None:
     if found.claimed:
         console.print(Text(f"{found.claimed:,} descriptions more are made, and paid for, by a run at work.", "yellow"))
     for name, problem in found.problems.items():
-        console.print(Text(f"{name}: {problem}", style="yellow"))
+        console.print(Text(shown(f"{name}: {problem}"), style="yellow"))
 
 
 def _orders(parameters: dict[str, Any]) -> list[Any]:

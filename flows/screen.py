@@ -25,6 +25,7 @@ from tasks.core.brainstorming import BrainstormReport
 from tasks.core.exports import ExportReport
 from tasks.core.markdown import MODEL_COLUMNS, model_rows, money, money_per_pairs
 from tasks.core.report import RunReport, reason_rows
+from tasks.core.showing import shown
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.progress import progress
 
@@ -91,20 +92,20 @@ def _left() -> str:
 def say_error(message: str) -> None:
     """Print one error as one line on standard error, without keys, whoever wrote it."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        Text.assemble(("error: ", "bold red"), one_line(message))
+        Text.assemble(("error: ", "bold red"), shown(one_line(message)))
     )
 
 
 def say(message: str) -> None:
     """Print one remark on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="dim"))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(shown(message), style="dim"))
 
 
 def show_summary(report: RunReport) -> None:
     """Print what the run did."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     parts: list[RenderableType] = [_figures(report)]
-    parts += [Text(change, style="yellow") for change in _notes(report)]
+    parts += [Text(shown(change), style="yellow") for change in _notes(report)]
     console.print(Panel(Group(*parts), title=_title(report), title_align="left", border_style=_colour(report)))
     if report.reasons:
         console.print(_reasons(report))
@@ -133,7 +134,7 @@ def show_backfill(report: BackfillReport) -> None:
     console.print(table)
     for day in report.days:
         if not day.done:
-            console.print(Text(f"{day.partition}: {day.message}", style="yellow"))
+            console.print(Text(shown(f"{day.partition}: {day.message}"), style="yellow"))
     if not report.problem:
         console.print(f"{backfill_headline(report)}.")
 
@@ -142,7 +143,7 @@ def show_upkeep(report: UpkeepReport) -> None:
     """Print what was done to a destination."""
     console = Console(highlight=False, soft_wrap=True)
     for line in report.done:
-        console.print(Text(line))
+        console.print(Text(shown(line)))
     console.print(Text(f"{upkeep_headline(report)}."))
 
 
@@ -188,7 +189,7 @@ def show_brainstorm(report: BrainstormReport | RunReport) -> None:
     colour = "green" if report.stopped == "enough" else "yellow"
     console.print(Panel(grid, title="task descriptions", title_align="left", border_style=colour))
     for sample in report.samples:
-        console.print(Text(f"  {sample}"))
+        console.print(Text(shown(f"  {sample}")))
     console.print(Text.assemble("They lie in ", (report.source, "bold"), ", a source like any other."))
 
 
@@ -278,12 +279,12 @@ def _languages(report: RunReport) -> Table:
 def _models(rows: list[list[str]]) -> Table:
     table = Table(*MODEL_COLUMNS, title="Models", title_justify="left")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     return table
 
 
 def _samples(report: RunReport) -> Table:
     table = Table("task description", "input", "positive document", title="Sample pairs", title_justify="left")
     for pair in report.samples:
-        table.add_row(Text(pair.task), Text(pair.input), Text(pair.positive_document))
+        table.add_row(*(Text(shown(text)) for text in (pair.task, pair.input, pair.positive_document)))
     return table

@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 
 from flows.order import default_partition
 from tasks.core.errors import PairmillError
+from tasks.core.showing import shown
 
 P = ParamSpec("P")
 Report = TypeVar("Report")
@@ -69,8 +70,9 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
                 problem = getattr(ended, "problem", "")
                 failure = PairmillError(problem) if problem else None
             if failure is not None:
-                get_run_logger().error("%s", failure)
-                state = Failed(message=str(failure), data=failure)
+                said = shown(str(failure))
+                get_run_logger().error("%s", said)
+                state = Failed(message=said, data=failure)
             else:
                 state = Completed(message=headline(ended), data=ended)
             _ended[str(flow_run.id)] = ended

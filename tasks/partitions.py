@@ -19,6 +19,7 @@ from tasks.clients import storage
 from tasks.core.backfill import DayReport, Purse
 from tasks.core.layout import Layout
 from tasks.core.report import RunReport
+from tasks.core.showing import shown
 from tasks.progress import progress
 
 POLL_SECONDS = 3.0
@@ -119,7 +120,7 @@ def _cancel(client: SyncPrefectClient, running: Mapping[str, UUID]) -> None:
         try:
             client.set_flow_run_state(run_id, Cancelling(message="The backfill that started this run has ended"))
         except (PrefectException, httpx.HTTPError) as error:
-            why = "Prefect knows no such run any more" if isinstance(error, ObjectNotFound) else str(error)
+            why = "Prefect knows no such run any more" if isinstance(error, ObjectNotFound) else shown(str(error))
             # Critical is what the command line shows, too.
             get_run_logger().critical("%s (%s) could not be cancelled and may go on: %s", name, run_id, why)
 

@@ -85,6 +85,9 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "a year": ("Match a song of 1987 with its singer.", ["over_specific"]),
     "a name": ("Given a question about Napoleon, find the answer.", ["over_specific"]),
     "half a surrogate pair": ("Match a \ud83d tea with the biscuit that it suits.", ["mojibake"]),
+    "a command to the terminal": ("Match a tea \x1b[2J with the biscuit that it suits.", ["control_characters"]),
+    "a nought byte": ("Match a \0 tea with the biscuit that it suits.", ["control_characters"]),
+    "an order of letters": ("Match a tea with the \u202ebiscuit that it suits.", ["control_characters"]),
     "half a pair in an object": ({"a": "\ud800"}, ["not_text"]),
     "a quotation": ("Find who would say “never again” in a dispute.", ["over_specific"]),
 }

@@ -12,6 +12,7 @@ from tasks.core.keys import fold
 from tasks.core.languages import LANGUAGES
 from tasks.core.parsing import as_unicode, parse_list
 from tasks.core.requests import normalise_description
+from tasks.core.showing import shown
 
 # Reasons of rows that are no description but raw text.
 RAW = frozenset({"not_text", "not_a_list", "truncated"})
@@ -117,6 +118,7 @@ def _check(text: str, key: str) -> dict[str, bool]:
         "long_texts": bool(_LONG.search(plain)),
         "several_things": bool(_SEVERAL.search(text.lower())),
         "over_specific": bool(_SPECIFIC.search(text)) or bool(names),
+        "control_characters": shown(text) != text,
         "mojibake": "\ufffd" in text,
     }
 
