@@ -37,20 +37,20 @@ _NO_SUCH_API = (404, 405, 501)
 class BatchApi:
     """The batch API of a recipe's provider.
 
-    Each method makes one attempt.
+    Each method makes one attempt; one that moves no file takes at most `seconds`.
 
     Raises:
         UsageError: The provider has none that is known here.
         ModelError: Its key is not set.
     """
 
-    def __init__(self, recipe: Recipe, api_base: str) -> None:
+    def __init__(self, recipe: Recipe, api_base: str, seconds: float = CALL_SECONDS) -> None:
         litellm = import_litellm()
         bound_batches()
         check_batches(recipe.model_name)
         check_key(litellm, recipe.model_name, api_base)
         _, provider, key, base = litellm.get_llm_provider(recipe.model_name, api_base=api_base or None)
-        self._litellm, self._model_name = litellm, recipe.model_name
+        self._litellm, self._model_name, self._seconds = litellm, recipe.model_name, seconds
         self._given: dict[str, Any] = {"custom_llm_provider": provider, "max_retries": 0, "timeout": TIMEOUT_SECONDS}
         self._given |= {name: value for name, value in (("api_key", key), ("api_base", base or api_base)) if value}
 
@@ -127,8 +127,8 @@ class BatchApi:
                 return
             after = jobs[-1].id
 
-    def _call(self, function: Callable[..., Any], *, seconds: float = CALL_SECONDS, **arguments: Any) -> Any:
-        with allow(ANSWER_BYTES, seconds):
+    def _call(self, function: Callable[..., Any], *, seconds: float = 0.0, **arguments: Any) -> Any:
+        with allow(ANSWER_BYTES, seconds or self._seconds):
             return self._ask(function, **arguments)
 
     def _ask(self, function: Callable[..., Any], *, creates: bool = False, **arguments: Any) -> Any:
