@@ -12,7 +12,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.clients import frames, storage, table
-from tasks.clients.lease import hold_lease
+from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.source import read_frames
 from tasks.core.card import make_card
 from tasks.core.errors import SourceError, UsageError
@@ -38,23 +38,29 @@ def write_export(order: ExportOrder) -> ExportReport:
         SourceError: Nothing is published, or nothing of it is left.
         UsageError: The version is taken by an export of another order or table version.
     """
+    # An erasing waits for its end, or it for the erasing's: else it could write what has just been erased.
+    with hold_lease(order.layout.forget_lease, order.version or "export") as lease:
+        report = _export(order, lease)
+    get_run_logger().info("%d pairs exported to %s", sum(report.rows.values()), report.uri)
+    return report
+
+
+def _export(order: ExportOrder, lease: Lease) -> ExportReport:
     pairs = table.open_table(order.layout.pairs)
     published = table.scan(pairs)
     if pairs is None or published is None:
         raise SourceError(f"Nothing is published under {order.layout.pairs}. Run the main flow first.")
     order = dataclasses.replace(order, version=order.version or f"v{pairs.version()}")
     uri = order.layout.export(order.version)
-    with hold_lease(f"{order.destination}/staging/export-{order.version}.lease", order.version) as lease:
-        asked = {**dataclasses.asdict(order), "pairs_version": pairs.version()}
-        done = _find_done(uri, json.loads(json.dumps(asked)))
-        if done is not None:
-            return done
-        storage.delete_prefix(uri)
-        report = _write(order, select_pairs(published, order), uri, pairs.version())
-        lease.check()
-        storage.write_bytes(f"{uri}/export.json", json.dumps({"asked": asked, "report": report.model_dump()}).encode())
-        storage.write_bytes(f"{uri}/README.md", make_card(report).encode())
-    get_run_logger().info("%d pairs exported to %s", sum(report.rows.values()), uri)
+    asked = {**dataclasses.asdict(order), "pairs_version": pairs.version()}
+    done = _find_done(uri, json.loads(json.dumps(asked)))
+    if done is not None:
+        return done
+    storage.delete_prefix(uri)
+    report = _write(order, select_pairs(published, order), uri, pairs.version())
+    lease.check()
+    storage.write_bytes(f"{uri}/export.json", json.dumps({"asked": asked, "report": report.model_dump()}).encode())
+    storage.write_bytes(f"{uri}/README.md", make_card(report).encode())
     return report
 
 

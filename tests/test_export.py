@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from prefect.logging import disable_run_logger
 
 from flows.export import place_export
 from tasks.clients import access, storage, table
+from tasks.clients.lease import hold_lease
 from tasks.core.card import size_category
 from tasks.core.columns import LINEAGE, PAIR
 from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportReport
 from tasks.core.judging import pair_columns
 from tasks.core.keys import fold, hash_words, pair_key, text_key
+from tasks.core.layout import Layout
 from tasks.export import write_export
 
 ROWS = 300
@@ -197,6 +200,16 @@ def test_an_export_never_changes(destination: str) -> None:
     with pytest.raises(UsageError, match="pairs_version"):
         export(destination, export_version="one")
     assert storage.list_objects(first.uri) == listed
+
+
+def test_an_export_waits_for_an_erasing(destination: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with hold_lease(Layout(destination).forget_lease, "an erasing"):
+            waiting = pool.submit(export, destination)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=3)
+            assert storage.list_objects(f"{destination}/exports/") == []
+        assert waiting.result().rows
 
 
 def test_what_a_killed_export_left_behind_is_made_anew(destination: str) -> None:

@@ -98,7 +98,7 @@ class Layout:
 
     @property
     def forget_lease(self) -> str:
-        """The object that only one run that erases a description can hold."""
+        """The object that only one run that erases a description, or exports, can hold."""
         return f"{self.destination}/staging/forget.lease"
 
     @property
