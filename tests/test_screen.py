@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from flows.screen import REFRESH_SECONDS, _show_lines, say_error, show_summary, show_upkeep
+from tasks.core.markdown import escape
 from tasks.core.report import RunReport
 from tasks.core.showing import shown
 from tasks.core.upkeep import UpkeepReport
@@ -61,3 +62,7 @@ def test_a_text_from_outside_commands_no_terminal(capfd: pytest.CaptureFixture[s
 def test_what_is_shown_keeps_lines_tabs_and_every_script() -> None:
     text = "two\nlines\tand a tab, \u0645\u0631\u062d\u0628\u0627 \u200f\U0001f469\u200d\U0001f52c"
     assert shown(text) == text
+
+
+def test_a_text_from_outside_commands_no_terminal_that_prints_a_markdown_report() -> None:
+    assert escape(COMMANDS) == shown(escape(COMMANDS))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from tasks.core.layout import Layout
 from tasks.core.report import Profile, RunReport, headline, reason_rows
+from tasks.core.showing import shown
 
 TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
@@ -17,7 +18,7 @@ MODEL_COLUMNS = (
 
 def escape(text: str, most: int = 200) -> str:
     """Return `text` on one line, as Markdown that shows it as it is, cut to `most` characters."""
-    line = " ".join(text.split())
+    line = shown(" ".join(text.split()))
     return _SPECIAL.sub(r"\\\1", line if len(line) <= most else line[: most - 1] + "…")
 
 
