@@ -115,7 +115,7 @@ def _environment() -> Iterator[None]:
         "PAIRMILL_STATE": str(HOME / "state"),
     }
     theirs = [name for name in os.environ if name.startswith("AWS_")]
-    before = {name: os.environ.pop(name, None) for name in (*ours, *theirs, "AWS_ENDPOINT_URL")}
+    before = {name: os.environ.pop(name, None) for name in {*ours, *theirs, "AWS_ENDPOINT_URL"}}
     os.environ.update(ours)
     try:
         yield

@@ -37,9 +37,10 @@ DROPPED = (
 CONTROL = "/_control"
 
 # error: S3's own, with `status` and `code`. reset: dropped before the storage sees it. lose: carried out, but
-# the reply is dropped. truncate: dropped in the middle of the reply. stall: late by `seconds`. kill and kill
-# after: the process group `pid` is killed before or after the storage has carried it out.
-Action = Literal["error", "reset", "lose", "truncate", "stall", "kill", "kill after"]
+# the reply is dropped. ignore: carried out as if the request's `header` were not there. truncate: dropped in the
+# middle of the reply. stall: late by `seconds`. kill and kill after: the process group `pid` is killed before or after
+# the storage has carried it out.
+Action = Literal["error", "reset", "lose", "ignore", "truncate", "stall", "kill", "kill after"]
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Fault:
     code: str = "InternalError"
     seconds: float = 0.0
     pid: int = 0
+    header: str = ""
 
     def meets(self, line: str) -> bool:
         """Count one request; whether it is this fault's."""
@@ -139,7 +141,8 @@ def make_app(endpoint: str) -> web.Application:
             _kill(fault.pid)
         if action in ("kill", "reset"):
             return _drop(request)
-        answer = await forward(request, headers)
+        ignored = fault.header if fault and action == "ignore" else ""
+        answer = await forward(request, {name: value for name, value in headers.items() if name != ignored})
         if fault and action == "kill after":
             _kill(fault.pid)
         if action in ("kill after", "lose"):

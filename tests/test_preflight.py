@@ -15,6 +15,7 @@ from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tests.model_server import ModelServer, error
+from tests.s3_proxy import S3Proxy
 
 ROWS = 30
 OWN_PRICE = ["--input-cost-per-token", "0.000001", "--output-cost-per-token", "0.00001"]
@@ -194,6 +195,23 @@ def test_a_check_names_the_part_that_does_not_work(
     assert (code, found["ok"]) == (1, False)
     assert {part["name"] for part in found["parts"] if not part["ok"]} == failed
     assert any(said in part["said"] for part in found["parts"])
+
+
+@pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
+def test_a_check_finds_a_storage_that_ignores_a_condition(
+    given: list[str],
+    s3_proxy: S3Proxy,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    condition: str,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    assert ask(capsys, [*given, "--check"])[0] == 0
+    s3_proxy.fault("PUT ", "ignore", header=condition.lower())
+    code, found = ask(capsys, [*given, "--check"])
+    failed = {part["name"]: part["said"] for part in found["parts"] if not part["ok"]}
+    assert (code, list(failed)) == (1, ["conditional write"])
+    assert f"ignores {condition}," in failed["conditional write"]
 
 
 def _without(given: list[str], named: list[str]) -> list[str]:

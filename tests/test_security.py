@@ -7,12 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from flows.allowed import VARIABLES, check_allowed, check_api_base
+from flows.demo import demo_stack
 from flows.screen import say_error
 from flows.servers import ROOT
 from tasks.clients import storage
@@ -22,6 +24,7 @@ from tasks.clients.storage_errors import translate_error
 from tasks.core.errors import UsageError
 from tests.model_server import ModelServer, answer, error
 from tests.night import Night
+from tests.s3_proxy import S3Proxy
 from tests.test_maintain import everything
 from tests.zygote import Run
 
@@ -36,6 +39,9 @@ ALLOWED = {
     "another port": ("api_base", "http://vllm.internal:8001/v1", False),
     "another scheme": ("api_base", "https://vllm.internal:8000/v1", False),
     "a longer host": ("api_base", "http://vllm.internal:8000.example.com/v1", False),
+    "a dot behind the host": ("api_base", "http://vllm.internal.:8000/v1", False),
+    "a user before the host": ("api_base", "http://user@vllm.internal:8000/v1", False),
+    "the host as a user": ("api_base", "http://vllm.internal:8000@evil.example/v1", False),
     "another path": ("api_base", "http://vllm.internal:8000/v11", False),
     "a host in other letters": ("api_base", "http://VLLM.internal:8000/v1/", True),
 }
@@ -225,20 +231,51 @@ def test_no_key_leaves_for_an_address_that_is_not_allowed(nights: Callable[[str]
     assert "PAIRMILL_ALLOWED_API_BASES" in refused.said
     elsewhere = night.start(environment={"PAIRMILL_ALLOWED_DESTINATIONS": "s3://elsewhere/x"})
     assert elsewhere.wait() == 2
+    source = night.start(environment={"PAIRMILL_ALLOWED_SOURCES": "s3://elsewhere/x"})
+    assert source.wait() == 2
+    assert "PAIRMILL_ALLOWED_SOURCES" in source.said
+    for like in ("127.0.0.1.", "user@127.0.0.1"):
+        listed = night.model_server.api_base.replace("127.0.0.1", like)
+        assert night.start(environment={"PAIRMILL_ALLOWED_API_BASES": listed}).wait() == 2
     assert night.model_server.keys == []
     assert not [name for name in everything(night.bucket) if not name.startswith("tasks-")]
     allowed = night.start(environment={"PAIRMILL_ALLOWED_API_BASES": night.model_server.api_base})
     assert allowed.wait() == 0, allowed.said
 
 
-@pytest.mark.faults
-def test_servers_of_ours_listen_on_loopback_only(s3_endpoint: str, prefect_api: str, model_server: ModelServer) -> None:
-    ports = {int(url.split(":")[2].split("/")[0]) for url in (s3_endpoint, prefect_api, model_server.api_base)}
-    listening = []
+def our_listeners() -> dict[int, str]:
+    """Return the host of each port that this process or one it started listens on, as the kernel writes it."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    ours, found = {os.getpid()}, 0
+    while found < len(ours):
+        found = len(ours)
+        ours |= {pid for pid, parent in parents.items() if parent in ours}
+    sockets = set()
+    for pid in ours:
+        with suppress(OSError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    sockets.add(os.readlink(link))
+    listening = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            address, state = line.split()[1], line.split()[3]
-            host, port = address.split(":")
-            if state == "0A" and int(port, 16) in ports:
-                listening.append(host)
-    assert listening == ["0100007F"] * len(ports)
+            address, state, inode = (line.split()[at] for at in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                host, port = address.split(":")
+                listening[int(port, 16)] = host
+    return listening
+
+
+@pytest.mark.faults
+def test_servers_of_ours_listen_on_loopback_only(
+    s3_endpoint: str, prefect_api: str, model_server: ModelServer, s3_proxy: S3Proxy, tmp_path: Path
+) -> None:
+    with demo_stack(tmp_path / "bucket") as stand_in:
+        urls = [s3_endpoint, prefect_api, model_server.api_base, s3_proxy.url]
+        urls += [os.environ["AWS_ENDPOINT_URL"], stand_in]
+        listening = our_listeners()
+    assert {int(url.split(":")[2].split("/")[0]) for url in urls} <= set(listening)
+    assert set(listening.values()) == {"0100007F"}
