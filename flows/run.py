@@ -6,7 +6,6 @@ python -m flows.run COMMAND ...          another flow, see COMMANDS
 """
 
 import atexit
-import difflib
 import inspect
 import os
 import signal
@@ -18,9 +17,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-if TYPE_CHECKING:
-    from cyclopts import CycloptsError, MissingArgumentError
+from flows.usage import explain, one_line
 
+if TYPE_CHECKING:
     from flows.servers import Server
 
 PUBLISHED, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -137,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(given)
     except CycloptsError as error:
         command = next((word for word in error.command_chain or () if word in COMMANDS), "")
-        say_error(f"{_explain(error)} See {' '.join(filter(None, ['python -m flows.run', command]))} --help.")
+        said = explain(error, [name for name in COMMANDS if name])
+        say_error(f"{said} See {' '.join(filter(None, ['python -m flows.run', command]))} --help.")
         return WRONG_USAGE
     except PairmillError as error:
         if debug:
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        say_error(f"{type(error).__name__}: {_one_line(str(error))} Run again with --debug to see where.")
+        say_error(f"{type(error).__name__}: {one_line(str(error))} Run again with --debug to see where.")
         return FAILED
 
 
@@ -302,43 +302,6 @@ def _complete(signature: inspect.Signature, parameters: dict[str, Any]) -> dict[
     bound = signature.bind(**parameters)
     bound.apply_defaults()
     return bound.arguments
-
-
-def _explain(error: "CycloptsError") -> str:
-    """Say what is wrong with the arguments, without pydantic's own words for it."""
-    from cyclopts import MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    cause = error.__cause__
-    if isinstance(error, UnusedCliTokensError):
-        given = " ".join(error.unused_tokens or [])
-        return f"{given!r} is neither a sub-command nor an option.{_nearest(given)}"
-    if isinstance(error, MissingArgumentError) and error.argument is not None and "Did you mean" not in str(error):
-        return _say_missing(error)
-    if isinstance(cause, ValidationError):
-        return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
-    return _one_line(str(error))
-
-
-def _say_missing(error: "MissingArgumentError") -> str:
-    """Name the option that lacks its value, or all options that are needed and not given."""
-    given = [token.partition("=")[0] for token in error.root_input_tokens or []]
-    flag = str(error.argument.name) if error.argument is not None else ""
-    if flag in given or error.target is None:
-        return f"{flag} needs a value."
-    needed = [one for one in inspect.signature(error.target).parameters.values() if one.default is one.empty]
-    flags = ["--" + one.name.replace("_", "-") for one in needed]
-    return f"Missing: {', '.join(one for one in flags if one not in given)}."
-
-
-def _nearest(word: str) -> str:
-    near = difflib.get_close_matches(word, [name for name in COMMANDS if name], n=1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if line.endswith((".", "?", "!")) else line + "."
 
 
 def _run_and_leave() -> None:

@@ -108,13 +108,16 @@ def test_missing_credentials_say_what_to_set(name: str, value: str, said: str, m
     assert said in str(caught.value)
 
 
+CREDENTIALS = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "S", "SessionToken": "token-%s"}'
+
+
 def test_every_operation_takes_up_the_credentials_of_its_moment(
-    profile: Callable[[str], None], bucket: str, proxy: S3Proxy, tmp_path: Path
+    profile: Callable[[str], None], bucket: str, proxy: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The profile's process hands out another token each time, as an expiring role does."""
+    monkeypatch.setattr(access, "FRESH_SECONDS", 1e-6)
     process = tmp_path / "process"
-    credentials = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "S", "SessionToken": "token-%s"}'
-    process.write_text(f"#!/bin/sh\nprintf '{credentials}' $$\n")
+    process.write_text(f"#!/bin/sh\nprintf '{CREDENTIALS}' $$\n")
     process.chmod(0o700)
     profile(f"credential_process = {process}\nregion = us-east-1")
     frames.write_frame(ROWS, f"{bucket}/a.parquet")
@@ -129,6 +132,20 @@ def test_every_operation_takes_up_the_credentials_of_its_moment(
         assert all(token.startswith("token-") for token in tokens - before), name
         assert not tokens & before, name
         before |= tokens
+
+
+def test_a_role_is_asked_once_for_operations_of_one_moment_and_a_changed_key_counts_at_once(
+    profile: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "FRESH_SECONDS", 3600.0)
+    process, asked = tmp_path / "process", tmp_path / "asked"
+    process.write_text(f"#!/bin/sh\necho x >> {asked}\nprintf '{CREDENTIALS}' $$\n")
+    process.chmod(0o700)
+    profile(f"credential_process = {process}\nregion = us-east-1")
+    assert {access.resolve_access().key for _ in range(3)} == {"AKID"}
+    assert asked.read_text() == "x\n"
+    profile("aws_access_key_id = OTHER\naws_secret_access_key = S\nregion = us-east-1")
+    assert access.resolve_access().key == "OTHER"
 
 
 @pytest.mark.parametrize("writer", list(WRITERS))

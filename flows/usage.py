@@ -1,0 +1,47 @@
+"""What is wrong with the command line's arguments, in one sentence."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError, MissingArgumentError
+
+
+def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
+    """Say what is wrong with the arguments, without pydantic's own words for it; `commands` are the sub-commands."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    cause = error.__cause__
+    if isinstance(error, UnusedCliTokensError):
+        given = " ".join(error.unused_tokens or [])
+        return f"{given!r} is neither a sub-command nor an option.{_nearest(given, commands)}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None and "Did you mean" not in str(error):
+        return _say_missing(error)
+    if isinstance(cause, ValidationError):
+        return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
+    return one_line(str(error))
+
+
+def _say_missing(error: "MissingArgumentError") -> str:
+    """Name the option that lacks its value, or all options that are needed and not given."""
+    given = [token.partition("=")[0] for token in error.root_input_tokens or []]
+    flag = str(error.argument.name) if error.argument is not None else ""
+    if flag in given or error.target is None:
+        return f"{flag} needs a value."
+    needed = [one for one in inspect.signature(error.target).parameters.values() if one.default is one.empty]
+    flags = ["--" + one.name.replace("_", "-") for one in needed]
+    return f"Missing: {', '.join(one for one in flags if one not in given)}."
+
+
+def _nearest(word: str, commands: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, commands, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line that ends as a sentence."""
+    line = " ".join(text.split())
+    return line if line.endswith((".", "?", "!")) else line + "."
