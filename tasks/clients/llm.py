@@ -127,10 +127,12 @@ def check_key(litellm: Any, model_name: str, api_base: str) -> None:
 
     Raises:
         ModelError: It is not.
+        UsageError: litellm knows no such provider.
     """
+    _, provider = check_model(model_name)
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
     # litellm does not miss it, and would send a gateway OpenAI's key.
-    if litellm.get_llm_provider(model_name)[1] == "litellm_proxy" and not os.environ.get(PROXY_KEY):
+    if provider == "litellm_proxy" and not os.environ.get(PROXY_KEY):
         missing = [PROXY_KEY]
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""
