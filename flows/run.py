@@ -10,6 +10,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -286,11 +287,14 @@ def _start(act: Callable[..., Any], parameters: dict[str, Any], server: "Server 
         if "model_name" in parameters:
             _import_steps()
         server.wait()
+    elif "model_name" in parameters:
+        # Beside the first answers of Prefect's server and of the storage: half a second.
+        threading.Thread(target=_import_steps, name="import", daemon=True).start()
     return act(**parameters)
 
 
 def _import_steps() -> None:
-    """Import what the steps need while Prefect's server starts, which takes longer."""
+    """Import what the steps need while servers are waited for; what fails here fails again where it is needed."""
     from tasks import extract, generate, load, validate  # noqa: F401, PLC0415
     from tasks.clients import llm  # noqa: PLC0415
 
