@@ -184,6 +184,12 @@ def shares_out_tests(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Take one worker for each of two cores, and one more for the tests of faults, which wait a third of their time."""
+    return 3 if shares_out_tests(config) else 2
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Let a worker that has nothing left take over tests of another one."""
     from xdist.scheduler import WorkStealingScheduling

@@ -26,7 +26,7 @@ from tests.zygote import SHARD_ROWS, Run
 LOG = logging.getLogger(__name__)
 
 # Twice as many for each machine, shared out among parts: a part is what one of xdist's workers takes at a time.
-KILLS = int(os.environ.get("PAIRMILL_KILLS", "11"))
+KILLS = int(os.environ.get("PAIRMILL_KILLS", "10"))
 PARTS = 4
 SEED = int(os.environ.get("PAIRMILL_KILLS_SEED", "1"))
 ROWS = 120

@@ -153,6 +153,10 @@ def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) 
     assert night.paid_twice() <= CONCURRENCY
 
 
+# With more calls than these, the other process has made some since one of two stood still after 20.
+GONE_ON = 20 + CONCURRENCY
+
+
 def stop_one(night: Night, cluster: "distributed.LocalCluster", after: int) -> int:
     """Have one process stand still once so many calls were made, and return its id."""
     with distributed.Client(cluster) as client:
@@ -168,10 +172,10 @@ def test_a_process_that_stands_still_for_a_while_holds_up_no_other(
     pid = stop_one(night, cluster, 20)
     run = night.start(*PRICE, "--max-cost-usd", "1")
     calls = -1
-    while calls < len(night.model_server.prompts) or calls <= ROWS / 2:
+    while calls < len(night.model_server.prompts) or calls <= GONE_ON:
         calls = len(night.model_server.prompts)
         time.sleep(4)
-    assert ROWS / 2 < calls < ROWS, "all but the shard that it has in hand"
+    assert calls < ROWS, "the shards that it has in hand are not made"
     os.kill(pid, signal.SIGCONT)
     assert run.wait() == 0, run.said
     assert night.check_rows(ROWS) == (0, 0)
@@ -197,7 +201,7 @@ def test_ctrl_c_does_not_wait_for_a_process_that_stands_still(
 ) -> None:
     pid = stop_one(night, cluster, 20)
     run = night.start()
-    while len(night.model_server.prompts) < ROWS / 2:
+    while len(night.model_server.prompts) <= GONE_ON:
         time.sleep(0.1)
     os.kill(run.pid, signal.SIGINT)
     assert run.wait() == 130
