@@ -109,11 +109,12 @@ def show_progress() -> Iterator[None]:
     mover.start()
     try:
         yield
-        with suppress(httpx.HTTPError):
-            update_progress_artifact(artifact, 100.0, "Done")
     finally:
         ended.set()
         mover.join()
+    # Not before the last move has come to its end, which would be shown for good.
+    with suppress(httpx.HTTPError):
+        update_progress_artifact(artifact, 100.0, "Done")
 
 
 def _percent() -> float:
