@@ -178,6 +178,11 @@ def stack(s3_endpoint: str, _model_server: ModelServer, tmp_path_factory: pytest
         yield running
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test after bytes: gzip writes the time into them, and xdist's workers would collect different tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 def shares_out_tests(config: pytest.Config) -> bool:
     """Whether only the tests of faults run: some take minutes, so they are shared out one by one, not by files."""
     return bool(config.option.markexpr == "faults")
