@@ -19,8 +19,9 @@ from flows.telling import call, name_run, tell
 from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, BrainstormReport, Category, brainstorm_headline
 from tasks.core.errors import UsageError
 from tasks.core.layout import Layout
+from tasks.core.plans import Plan
 from tasks.core.report import RunReport, headline
-from tasks.core.requests import LanguageMix, Plan
+from tasks.core.requests import LanguageMix
 
 # What the main flow takes from here when it is run on the descriptions.
 HANDED_ON = (

@@ -15,8 +15,9 @@ from flows import parameters as of
 from flows.cluster import StepRunner
 from flows.order import place_order
 from flows.telling import name_run, tell
+from tasks.core.plans import Shard
 from tasks.core.report import RunReport, headline
-from tasks.core.requests import LanguageMix, OnPublished, RowFlag, Shard
+from tasks.core.requests import LanguageMix, OnPublished, RowFlag
 from tasks.window import in_window
 
 

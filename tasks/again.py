@@ -11,7 +11,8 @@ from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, table
 from tasks.core.planning import GROUP, next_requests
-from tasks.core.requests import Order, Plan, Shard
+from tasks.core.plans import Plan, Shard
+from tasks.core.requests import Order
 from tasks.load import ENOUGH_ROWS, decide
 from tasks.policy import is_transient
 from tasks.progress import progress

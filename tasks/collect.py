@@ -25,7 +25,8 @@ from tasks.clients.batching import Batching
 from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
-from tasks.core.requests import Order, Shard
+from tasks.core.plans import Shard
+from tasks.core.requests import Order
 from tasks.models import own_price
 from tasks.policy import is_transient
 from tasks.progress import progress

@@ -21,7 +21,8 @@ from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import hold_lease
 from tasks.core.errors import PairmillError, RejectedError, StoppedError, StorageError
 from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
-from tasks.core.requests import Order, Plan
+from tasks.core.plans import Plan
+from tasks.core.requests import Order
 from tasks.policy import is_transient
 from tasks.progress import progress
 from tasks.staging import Scratch, stage_shards

@@ -13,8 +13,9 @@ from tasks.clients.attempts import Request
 from tasks.clients.calls import ModelClient
 from tasks.core.columns import COMPLETIONS
 from tasks.core.mix import next_model
+from tasks.core.plans import Shard
 from tasks.core.prompts import build_prompt
-from tasks.core.requests import Order, Shard
+from tasks.core.requests import Order
 from tasks.core.takeovers import follow, sum_up
 from tasks.policy import is_transient
 from tasks.session import Model

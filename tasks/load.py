@@ -15,14 +15,16 @@ from tasks.clients import frames, publishing, storage, table
 from tasks.clients.holdings import check_quota
 from tasks.clients.lease import Lease, hold_lease
 from tasks.core.columns import TEXTS, with_missing
+from tasks.core.drift import Drift
 from tasks.core.duplicates import KEYS
 from tasks.core.errors import RejectedError, StorageError
 from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
+from tasks.core.plans import Plan, Shard
 from tasks.core.profiles import profile_rows
-from tasks.core.report import Drift, RunReport, headline
-from tasks.core.requests import Order, Plan, Shard
+from tasks.core.report import RunReport, headline
+from tasks.core.requests import Order
 from tasks.core.summary import summarise
 from tasks.describe import describe
 from tasks.policy import is_transient

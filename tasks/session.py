@@ -12,7 +12,8 @@ from tasks.clients.calls import ModelClient
 from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
 from tasks.core.errors import PairmillError, StoppedError
-from tasks.core.requests import Order, Plan
+from tasks.core.plans import Plan
+from tasks.core.requests import Order
 from tasks.models import Expects, connect
 from tasks.processes import count_processes, find_cluster
 from tasks.progress import progress

@@ -9,7 +9,8 @@ import polars as pl
 
 from tasks.clients import frames, journal
 from tasks.core.columns import COMPLETIONS
-from tasks.core.requests import Order, Shard
+from tasks.core.plans import Shard
+from tasks.core.requests import Order
 from tasks.core.takeovers import follow, key_requests, sum_up
 from tasks.processes import count_processes
 

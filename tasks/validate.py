@@ -9,7 +9,8 @@ from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames
 from tasks.core.judging import judge_completions
-from tasks.core.requests import Order, Shard
+from tasks.core.plans import Shard
+from tasks.core.requests import Order
 from tasks.policy import is_transient
 
 

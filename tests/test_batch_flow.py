@@ -13,7 +13,7 @@ from tasks.clients import frames, storage, table
 from tasks.collect import answer_in_batches
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
-from tasks.core.requests import Shard
+from tasks.core.plans import Shard
 from tasks.session import Model
 from tests.batch_server import BatchServer, Fate
 from tests.model_server import answer, error

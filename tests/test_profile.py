@@ -9,11 +9,12 @@ import pytest
 
 from tasks.core import cells
 from tasks.core.columns import COMPLETIONS, REQUESTS, TEXTS
+from tasks.core.drift import Changes, Profile, SamplePair
 from tasks.core.judging import judge_completions, reject_duplicates, relate
 from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
 from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
-from tasks.core.report import Changes, Profile, RunReport, SamplePair, Shortfall, VariationFigures
+from tasks.core.report import RunReport, Shortfall, VariationFigures
 from tests.orders import ORDER, report_figures
 from tests.test_detection import labelled
 

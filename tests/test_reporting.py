@@ -12,8 +12,9 @@ from tasks.clients import frames, storage, table
 from tasks.core.columns import COMPLETIONS, REQUESTS
 from tasks.core.errors import RejectedError
 from tasks.core.judging import judge_completions
+from tasks.core.plans import Plan, Shard
 from tasks.core.report import RunReport
-from tasks.core.requests import Order, Plan, Shard
+from tasks.core.requests import Order
 from tasks.load import publish_partition
 from tasks.progress import progress
 from tests.orders import ORDER

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from tasks.core.plans import Plan
 from tasks.core.price import Price
-from tasks.core.requests import Order, Plan
+from tasks.core.requests import Order
 
 # A pair needs at least so many tokens.
 FEWEST_TOKENS = 20

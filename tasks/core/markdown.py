@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable
 
+from tasks.core.drift import Profile
 from tasks.core.layout import Layout
-from tasks.core.report import Profile, RunReport, headline, reason_rows
+from tasks.core.report import RunReport, headline, reason_rows
 from tasks.core.showing import shown
 
 TITLES = {"input": "Inputs", "positive_document": "Positive documents"}

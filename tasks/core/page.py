@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from html import escape
 
 from tasks.core.cells import bar, columns, name, note, number, page, percent, section, short, table, text
+from tasks.core.drift import Changes, Drift, Profile
 from tasks.core.languages import LANGUAGES
 from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs
-from tasks.core.report import Changes, Drift, Profile, RunReport, headline, reason_rows
+from tasks.core.report import RunReport, headline, reason_rows
 
 MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
 

@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 
 from tasks.core.columns import TEXTS
+from tasks.core.drift import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.keys import fold
-from tasks.core.report import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
 
 EXAMPLES, PAIRS_TO_READ, OPENINGS = 3, 20, 5
 # distinct-n falls with the number of texts, so it is compared at this one only.

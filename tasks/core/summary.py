@@ -8,9 +8,10 @@ import polars as pl
 
 from tasks.core.columns import Schema
 from tasks.core.diversity import measure_variations
+from tasks.core.drift import SamplePair
 from tasks.core.planning import GROUP
-from tasks.core.report import SamplePair
-from tasks.core.requests import Order, Plan, Shard, TurnedDown
+from tasks.core.plans import Plan, Shard, TurnedDown
+from tasks.core.requests import Order
 
 SAMPLE_PAIRS = 5
 MOST_SHORTFALLS = 100

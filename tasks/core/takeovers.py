@@ -8,9 +8,10 @@ import polars as pl
 
 from tasks.core.columns import COMPLETIONS
 from tasks.core.mix import draw_model, next_model
+from tasks.core.plans import TurnedDown
 from tasks.core.prompts import build_prompt
 from tasks.core.replies import parse_replies
-from tasks.core.requests import Order, TurnedDown, request_keys
+from tasks.core.requests import Order, request_keys
 from tasks.core.rules import CALL_FAILED, MAYBE_REFUSED, REFUSAL, REFUSED, RULES, TURNED_DOWN
 
 
