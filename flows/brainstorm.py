@@ -8,6 +8,7 @@ without it, and the main flow on what that has brought.
 """
 
 from dataclasses import asdict, replace
+from inspect import signature
 from typing import Any
 
 from prefect import flow
@@ -23,13 +24,17 @@ from tasks.core.plans import Plan
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import LanguageMix
 
+# What means something to the pairs alone.
+GENERATE_ONLY = (
+    *("languages", "language_mix", "pairs_per_task", "model_mix", "fallback_models", "batch", "batch_deadline"),
+    "max_attempts_per_pair",
+)
 # What the main flow takes from here when it is run on the descriptions.
 HANDED_ON = (
-    *("destination", "model_name", "languages", "language_mix", "pairs_per_task", "api_base", "model_revision"),
-    *("temperature", "top_p", "concurrency", "requests_per_minute", "tokens_per_minute", "max_cost_usd"),
-    *("input_cost_per_token", "output_cost_per_token", "seed"),
+    *("destination", "model_name", "api_base", "model_revision", "temperature", "top_p", "concurrency"),
+    *("requests_per_minute", "tokens_per_minute", "max_cost_usd", "input_cost_per_token", "output_cost_per_token"),
+    *("seed", *GENERATE_ONLY),
 )
-GENERATE_ONLY = ("then_generate", "languages", "language_mix", "pairs_per_task")
 # The order's fields that mean nothing to a brainstorming.
 UNUSED: dict[str, Any] = {
     "partition": "",
@@ -65,6 +70,11 @@ def brainstorm(
     language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
     api_base: str = "",
+    model_mix: list[str] = [],  # noqa: B006
+    fallback_models: list[str] = [],  # noqa: B006
+    batch: bool = False,
+    batch_deadline: of.Hours = 24,
+    max_attempts_per_pair: of.Attempts = 3,
     model_revision: str = "",
     temperature: of.Temperature = 1.0,
     top_p: of.TopP = 1.0,
@@ -84,15 +94,24 @@ def brainstorm(
         descriptions: Task descriptions wanted in all, with those that are in tasks/ already.
         topics: Settings to start from. Empty: a spread of our own.
         category: Kind of task; the query and the document of this one are both very short.
-        then_generate: Run the main flow on all descriptions when they are there. What has no parameter here (model_mix,
-            fallback_models, batch, max_attempts_per_pair, max_tokens) is at its default; or run it on tasks/ yourself.
+        then_generate: Run the main flow on all descriptions when they are there. What the main flow has and this form
+            has not is at its default; or run it on tasks/ yourself.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
         language_mix: each wants every description in each of the languages; paper in one of all languages,
             drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway.
-        model_revision: Tells two models of one name apart, so that the new one is asked anew.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
+            model_name's provider.
+        model_mix: Other models and the share of the pairs' requests that each of them writes, name=share, for example
+            openai/gpt-4.1-nano=0.3; model_name writes the rest, and all lists.
+        fallback_models: Models that take over, in this order, what a model refuses or cannot answer of the pairs.
+        batch: Ask for the pairs by the provider's batch API, at half price and within hours; the lists are called live.
+        batch_deadline: Hours after the pairs' start at which batches are ended, and live calls answer what they have
+            not.
+        max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
+            pair over all runs.
+        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         concurrency: Most calls in flight at once; the limit adapts below it.
@@ -107,7 +126,7 @@ def brainstorm(
     wish = place_brainstorm(**given)
     if then_generate:
         found = call(brainstorm, **given | {"then_generate": False})
-        report: RunReport = call(generate_short_text_pairs, **hand_on(given, found))
+        report: RunReport = call(generate_short_text_pairs, **hand_on(given, found.source, found.spent_usd))
         return report
 
     # Imported here, so that the form and --help do not wait for polars.
@@ -121,9 +140,15 @@ def brainstorm(
 
 
 def place_brainstorm(
-    *, destination: str, descriptions: int, topics: list[str], category: Category, **settings: Any
+    *,
+    destination: str,
+    descriptions: int,
+    topics: list[str],
+    category: Category,
+    then_generate: bool = False,
+    **settings: Any,
 ) -> Brainstorm:
-    """Return what this flow run wants; the parameters are the flow's.
+    """Return what this flow run wants; the parameters are the flow's, the pairs' own checked where they are wanted.
 
     Raises:
         UsageError: A parameter is missing or cannot be right.
@@ -131,17 +156,20 @@ def place_brainstorm(
     if any(not topic.strip() for topic in topics):
         raise UsageError("topics holds an empty one. Name each setting, or leave topics out.")
     own = {name: value for name, value in settings.items() if name not in GENERATE_ONLY}
-    order = place_order(
-        source=Layout(destination.rstrip("/")).tasks, destination=destination, max_tokens=MAX_TOKENS, **UNUSED, **own
-    )
+    source = Layout(destination.rstrip("/")).tasks
+    order = place_order(source=source, destination=destination, max_tokens=MAX_TOKENS, **UNUSED, **own)
+    if then_generate:
+        # Before the lists are paid for.
+        defaults = {name: one.default for name, one in signature(generate_short_text_pairs).parameters.items()}
+        place_order(**defaults | hand_on({"destination": destination, **settings}, source))
     recipe = BrainstormRecipe(**asdict(order.recipe))
     topics_once = tuple(dict.fromkeys(topic.strip() for topic in topics))
     return Brainstorm(order=replace(order, recipe=recipe), wanted=descriptions, topics=topics_once, category=category)
 
 
-def hand_on(given: dict[str, Any], found: BrainstormReport) -> dict[str, Any]:
+def hand_on(given: dict[str, Any], source: str, spent_usd: float = 0.0) -> dict[str, Any]:
     """Return the main flow's parameters; what the brainstorming has cost, or may have, is off its limit."""
     parameters = {name: given[name] for name in HANDED_ON}
     if given["max_cost_usd"]:
-        parameters["max_cost_usd"] = max(given["max_cost_usd"] - found.spent_usd, 1e-9)
-    return parameters | {"source": found.source}
+        parameters["max_cost_usd"] = max(given["max_cost_usd"] - spent_usd, 1e-9)
+    return parameters | {"source": source}

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import itertools
 import json
 import random
@@ -13,6 +14,7 @@ from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.brainstorm import HANDED_ON, brainstorm, hand_on, place_brainstorm
+from flows.short_text_matching import generate_short_text_pairs
 from flows.stand_in import load_samples
 from flows.telling import call
 from tasks.brainstorm import gather_task_descriptions
@@ -161,6 +163,13 @@ def test_a_brainstorm_that_cannot_be_right_is_refused(changes: dict[str, Any]) -
         place_brainstorm(descriptions=5, category="text-matching-short", **{**given, **settings, **changes})
 
 
+def test_what_the_main_flow_takes_too_is_handed_on_and_is_as_it_is_there() -> None:
+    ours, theirs = (dict(inspect.signature(flow).parameters) for flow in (brainstorm, generate_short_text_pairs))
+    assert set(HANDED_ON) == set(ours) & set(theirs)
+    for name in HANDED_ON:
+        assert (ours[name].annotation, ours[name].default) == (theirs[name].annotation, theirs[name].default), name
+
+
 SUBJECTS = ("tea", "rain", "paint", "bread", "coral", "timber", "wool", "glass", "copper", "honey", "maize", "salt")
 WORDS = [f"Match a {one} with the {two} {three} it suits." for one, two, three in itertools.combinations(SUBJECTS, 3)]
 
@@ -283,7 +292,8 @@ def test_a_garbled_list_ends_nothing_and_its_unknown_cost_counts_against_the_lim
     assert report.cost_usd is None
     # At least the most tokens of a list.
     assert report.spent_usd > 4096 * 1e-4
-    assert hand_on(dict.fromkeys(HANDED_ON) | price, report)["max_cost_usd"] == pytest.approx(9.0 - report.spent_usd)
+    left = hand_on(dict.fromkeys(HANDED_ON) | price, report.source, report.spent_usd)["max_cost_usd"]
+    assert left == pytest.approx(9.0 - report.spent_usd)
     # Nobody else could ask for the same lists meanwhile.
     assert held == [[Layout(f"{bucket}/out").source_lease(report.source)]] * 2
     assert storage.list_objects(f"{bucket}/out/staging") == []
@@ -311,9 +321,28 @@ def family(run_id: str) -> tuple[str, list[str]]:
     return names[0], sorted(names[1:])
 
 
+WRONG: dict[str, dict[str, Any]] = {
+    "model_mix": {"model_mix": ["openai/y"]},
+    "fallback_models": {"fallback_models": [" "]},
+    "language_mix": {"language_mix": "paper", "languages": ["German"]},
+    "the batch API of": {"model_name": "anthropic/claude-haiku-4-5", "batch": True, "api_base": ""},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_what_cannot_be_right_of_the_pairs_is_refused_before_a_list_is_paid_for(
+    said: str, start: Start, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
+    with pytest.raises(UsageError, match=said):
+        start(descriptions=5, then_generate=True, **WRONG[said])
+    assert model_server.prompts == []
+
+
 def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: str) -> None:
-    report = start(descriptions=25, then_generate=True, pairs_per_task=2)
+    report = start(descriptions=25, then_generate=True, pairs_per_task=2, model_mix=["openai/y=0.5"])
     assert (report.source, report.accepted, report.published) == (f"{bucket}/out/tasks", 50, True)
+    assert set(report.by_model) == {"openai/x", "openai/y"}
     pairs = table.scan(table.open_table(f"{bucket}/out/pairs"))
     assert pairs is not None
     found = pairs.select("task", "model_name", "model_name_source", "topic", "persona", "category").collect()
