@@ -56,6 +56,16 @@ def test_every_deployment_names_a_flow_and_only_parameters_that_it_has(monkeypat
         assert set(one["parameters"].values()) <= set(SETTINGS.values())
 
 
+def test_every_field_of_every_form_is_described_and_can_be_set() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    for one in read_deployments():
+        for name, field in parameter_schema(flow_of(one["entrypoint"])).properties.items():
+            assert field["description"], name
+            # The form says of both that it cannot show them.
+            assert field.keys().isdisjoint({"const", "anyOf"}), name
+
+
 def test_serving_from_one_process_is_the_same_as_deploying() -> None:
     wanted, served = read_deployments(), make_deployments()
     assert [one.name for one in served] == [one["name"] for one in wanted]

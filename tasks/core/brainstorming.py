@@ -9,13 +9,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from tasks.core.requests import Order, Recipe, request_keys
 
-Category = Literal["text-matching-short"]
+# Prefect's form makes a dropdown of an enum; of one value, pydantic would make a "const".
+Category = Annotated[
+    Literal["text-matching-short"], WithJsonSchema({"type": "string", "enum": ["text-matching-short"]})
+]
 
 LIST_LENGTH = 20
 # A round of lists in which fewer of the descriptions than this share are new ends the brainstorming.
