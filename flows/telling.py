@@ -48,21 +48,23 @@ def name_run() -> str:
 def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
     """Make the headline of a flow's report, or our own error, the message of its final state.
 
-    A report with a `problem` fails the run with it. Prefect takes a returned state as
-    the run's own. Callers in this process use `call`.
+    No error, whosever it is, brings a key into Prefect. A report with a `problem` fails
+    the run with it. Prefect takes a returned state as the run's own. Callers in this
+    process use `call`.
     """
 
     def decorate(flow: Callable[P, Report]) -> Callable[P, Report]:
         @wraps(flow)
         def run(*args: P.args, **kwargs: P.kwargs) -> Report:
-            from tasks.clients.storage_errors import storage_errors  # noqa: PLC0415  (not for --help)
+            from tasks.clients.concealment import conceal, keys_concealed  # noqa: PLC0415  (not for --help)
+            from tasks.clients.storage_errors import storage_errors  # noqa: PLC0415
             from tasks.publicise import show_progress  # noqa: PLC0415
 
             state: Any
             ended: Any
             failure: PairmillError | None
             try:
-                with show_progress(), storage_errors(str(kwargs.get("destination", ""))):
+                with keys_concealed(), show_progress(), storage_errors(str(kwargs.get("destination", ""))):
                     ended = flow(*args, **kwargs)
             except PairmillError as error:
                 ended = failure = error
@@ -70,7 +72,7 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
                 problem = getattr(ended, "problem", "")
                 failure = PairmillError(problem) if problem else None
             if failure is not None:
-                said = shown(str(failure))
+                said = shown(conceal(str(failure)))
                 get_run_logger().error("%s", said)
                 state = Failed(message=said, data=failure)
             else:

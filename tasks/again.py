@@ -5,29 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
+from prefect import get_run_logger
 
 from tasks.clients import frames, table
 from tasks.core.planning import GROUP, next_requests
 from tasks.core.plans import Plan, Shard
 from tasks.core.requests import Order
 from tasks.load import ENOUGH_ROWS, decide
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.progress import progress
 from tasks.staging import Scratch, stage_shards
 
 
-@task(
-    name="ask again",
-    task_run_name="ask again",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("ask again", "ask again", retries=3)
 def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard, ...]:
     """Stage one more request for every row that the last round rejected: its group's next sample.
 

@@ -11,9 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
+from prefect import get_run_logger
 
 from tasks.clients import journal, source, storage
 from tasks.clients.attempts import Request
@@ -28,7 +26,7 @@ from tasks.core.brainstorming import (
 )
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.progress import progress
 from tasks.session import Model
 
@@ -53,15 +51,7 @@ class _Found:
     stopped: str = "enough"
 
 
-@task(
-    name="brainstorm",
-    task_run_name="brainstorm descriptions",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("brainstorm", "brainstorm descriptions", retries=3)
 def gather_task_descriptions(
     wish: Brainstorm, model: Model, check: Callable[[], None] = lambda: None
 ) -> BrainstormReport:

@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.context import TaskRunContext
-from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, journal
 from tasks.clients.batch_collecting import ANSWERED, Collector
@@ -28,7 +26,7 @@ from tasks.core.errors import UsageError
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
 from tasks.models import own_price
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.progress import progress
 from tasks.session import Model
 from tasks.staging import fill_in
@@ -78,15 +76,7 @@ def _count_own(shards: Sequence[Shard], order: Order) -> int:
     return int(_scan_own(shards, order).select(pl.len()).collect(engine="streaming").item())
 
 
-@task(
-    name="batch",
-    task_run_name="answer in batches",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("batch", "answer in batches", retries=3)
 def _answer(
     shards: tuple[Shard, ...], order: Order, model: Model, records: Records, hours: int, *, check: Callable[[], None]
 ) -> tuple[Shard, ...]:

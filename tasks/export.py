@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from tasks.clients import frames, storage, table
 from tasks.clients.lease import Lease, hold_lease
@@ -18,13 +17,14 @@ from tasks.core.card import make_card
 from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportOrder, ExportReport
 from tasks.core.selection import as_flag_embedding, as_full, as_pairs, choose_rows, select_pairs, text_keys
+from tasks.policy import step
 
 SAMPLE_PAIRS = 5
 # Parameters of the flow by the names that an order has for them.
 _OPTIONS = {"start_date": "from_day", "end_date": "to_day"}
 
 
-@task(name="export", task_run_name="export", cache_policy=NO_CACHE)
+@step("export", "export")
 def write_export(order: ExportOrder) -> ExportReport:
     """Write the export of `order` under exports/, its dataset card last.
 

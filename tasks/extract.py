@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
+from prefect import get_run_logger
 
 from tasks.clients import frames, publishing, storage, table
 from tasks.clients.claims import find_claimed
@@ -23,7 +21,7 @@ from tasks.core.errors import PairmillError, RejectedError, StoppedError, Storag
 from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
 from tasks.core.plans import Plan
 from tasks.core.requests import Order
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.progress import progress
 from tasks.staging import Scratch, stage_shards
 
@@ -54,15 +52,7 @@ def hold_source(order: Order) -> Iterator[Callable[[], None]]:
             raise
 
 
-@task(
-    name="extract",
-    task_run_name="extract descriptions",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("extract", "extract descriptions", retries=3)
 def extract_task_descriptions(order: Order) -> Plan:
     """Stage the requests that `order` still wants for the descriptions of its source.
 

@@ -4,9 +4,6 @@ from dataclasses import replace
 from uuid import uuid4
 
 import polars as pl
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames, journal, storage
 from tasks.clients.attempts import Request
@@ -17,19 +14,11 @@ from tasks.core.plans import Shard
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
 from tasks.core.takeovers import follow, sum_up
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.session import Model
 
 
-@task(
-    name="generate",
-    task_run_name="generate shard {shard.label}",
-    retries=2,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("generate", "generate shard {shard.label}", retries=2)
 def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     """Give every request of `shard` its completion, each durable before it counts.
 

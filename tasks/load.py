@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
+from prefect import get_run_logger
 
 from tasks.clients import frames, publishing, storage, table
 from tasks.clients.holdings import check_quota
@@ -27,7 +25,7 @@ from tasks.core.report import RunReport, headline
 from tasks.core.requests import Order
 from tasks.core.summary import summarise
 from tasks.describe import describe
-from tasks.policy import is_transient
+from tasks.policy import step
 from tasks.progress import progress
 
 # Below this many judged rows a share of rejected ones says nothing.
@@ -42,15 +40,7 @@ class _Published:
     files: tuple[str, ...] = ()
 
 
-@task(
-    name="load",
-    task_run_name="publish partition",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("load", "publish partition", retries=3)
 def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunReport:
     """Publish the judged rows of `shards` as the partition of `order`, and write the report.
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from tasks.clients import batch_records, compaction, erasure, journal, publishing, storage, table
 from tasks.clients.claims import find_living
@@ -21,6 +19,7 @@ from tasks.core.exports import ExportReport
 from tasks.core.layout import Layout
 from tasks.core.requests import hash_descriptions, lists_descriptions, possible_keys
 from tasks.core.upkeep import check_forgotten
+from tasks.policy import step
 
 TABLES = ("pairs", "rejected")
 
@@ -41,7 +40,7 @@ def measure(layout: Layout) -> int:
     return sum(item.size for item in _list(layout.destination))
 
 
-@task(name="maintain", task_run_name="maintain destination", cache_policy=NO_CACHE)
+@step("maintain", "maintain destination")
 def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
     """Compact the journal and both tables, and remove what is older than `ages`; a night may run meanwhile.
 
@@ -59,7 +58,7 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
     return done + _say(len(old), "reports", "removed")
 
 
-@task(name="forget", task_run_name="forget description", cache_policy=NO_CACHE)
+@step("forget", "forget description")
 def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     """Erase one task description and all that was generated for it, with the tables' history.
 

@@ -10,14 +10,12 @@ from uuid import UUID
 
 import httpx
 import polars as pl
-from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.clients import table
@@ -26,6 +24,7 @@ from tasks.core.backfill import DayReport, backfill_markdown
 from tasks.core.layout import Layout
 from tasks.core.markdown import report_markdown
 from tasks.core.report import RunReport, without_texts
+from tasks.policy import step
 from tasks.progress import progress
 
 PUBLISHED = "pairmill.pairs.published"
@@ -37,7 +36,7 @@ MOST_FILES = 1_000
 SHOW_TEXTS = "PAIRMILL_SHOW_TEXTS"
 
 
-@task(name="report", task_run_name="report", cache_policy=NO_CACHE)
+@step("report", "report")
 def show_report(report: RunReport) -> None:
     """Keep the report and examples of rejected rows as artifacts, and send the event of a published partition.
 
@@ -54,7 +53,7 @@ def show_report(report: RunReport) -> None:
         emit_published(report)
 
 
-@task(name="backfill report", task_run_name="report", cache_policy=NO_CACHE)
+@step("backfill report", "report")
 def show_days(days: list[DayReport]) -> None:
     """Keep what became of a backfill's days as an artifact."""
     create_markdown_artifact(backfill_markdown(days), key="backfill-report", description="What became of each day")

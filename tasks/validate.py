@@ -3,26 +3,15 @@
 from dataclasses import replace
 
 import polars as pl
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
 
 from tasks.clients import frames
 from tasks.core.judging import judge_completions
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
-from tasks.policy import is_transient
+from tasks.policy import step
 
 
-@task(
-    name="validate",
-    task_run_name="validate shard {shard.label}",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@step("validate", "validate shard {shard.label}", retries=3)
 def validate_pairs(shard: Shard, order: Order) -> Shard:
     """Judge every row of `shard` and stage it with its `reasons`, none for an accepted row.
 

@@ -2,8 +2,15 @@
 
 import os
 import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
+from tasks.core.errors import PairmillError
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH_STRING")
+# An address with a user's password in it, such as a proxy's.
+_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 # A shorter value is no key, and might be a word of the message.
 _SHORTEST = 8
 
@@ -18,7 +25,32 @@ def conceal(text: str) -> str:
 
     A provider or gateway that refuses a key may send it back in its answer.
     """
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET.search(name.upper()):
-            text = text.replace(value, f"[{name}]")
+    # A key may begin with another one.
+    for value, name in sorted(_secrets(), key=lambda secret: -len(secret[0])):
+        text = text.replace(value, f"[{name}]")
     return text
+
+
+@contextmanager
+def keys_concealed() -> Iterator[None]:
+    """Let no error leave the block that has a key in its text, its causes or its notes.
+
+    Prefect stores the text and the traceback of what ends a step or a flow. An error of
+    ours stays what it is; of any other one the kind and the text are kept.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = "".join(traceback.format_exception(error)) + repr(error)
+        if conceal(told) == told:
+            raise
+        kind = type(error) if isinstance(error, PairmillError) else RuntimeError
+        text = str(error) if isinstance(error, PairmillError) else f"{type(error).__name__}: {error}"
+        raise kind(conceal(text)).with_traceback(error.__traceback__) from None
+
+
+def _secrets() -> Iterator[tuple[str, str]]:
+    """Yield the values to conceal, and the variable that each is from."""
+    for name, value in os.environ.items():
+        found = [value] if _SECRET.search(name.upper()) else _PASSWORD.findall(value)
+        yield from ((secret, name) for secret in found if len(secret) >= _SHORTEST)
