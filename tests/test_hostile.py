@@ -198,6 +198,13 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(night: Night) -> None:
     check_whole(night, again=CONCURRENCY)
 
 
+def test_a_disk_that_is_full_before_a_call_is_named(night: Night) -> None:
+    night.put(ROWS, 3_000)
+    assert said_once(night, limits={"RLIMIT_FSIZE": 12_000}).startswith("error: The disk of ")
+    tally["faults injected"] += 1
+    assert night.model_server.prompts == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_flushes_and_says_how_to_go_on(number: signal.Signals, code: int, night: Night) -> None:
     night.serve(0.2)

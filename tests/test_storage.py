@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,8 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
     "dropped": (ConnectionResetError("reset by peer"), True, "reset by peer"),
     "other": (answered(400, "InvalidArgument"), False, "why"),
     "disk": (OSError(28, "No space left on device"), False, "No space left on device. Make room"),
+    "disk by polars": (pl.exceptions.ComputeError("IO error: full (os error 28)"), False, "is full: IO error"),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded", "/data/tmp/x"), False, "The disk of /data/tmp is full"),
     "file": (PermissionError(13, "Permission denied", "/tmp/x"), False, "A file of this machine failed"),
     "bucket": (answered(404, "NoSuchBucket"), False, "There is no bucket 'bucket'"),
     "bucket by s3fs": (translate_boto_error(answered(404, "NoSuchBucket")), False, "There is no bucket"),

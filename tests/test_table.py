@@ -1,3 +1,6 @@
+import os
+import resource
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -114,3 +117,20 @@ def test_a_partitions_files_are_readable_under_any_name(bucket: str, name: str) 
     assert held is not None
     files = table.partition_files(held, DAY)
     assert pl.read_parquet(files, storage_options=access.object_store_options())["number"].to_list() == [3]
+
+
+def test_a_full_disk_is_told_from_a_table_that_takes_no_commit(bucket: str) -> None:
+    uri = f"{bucket}/pairs"
+    table.publish(uri, rows(1), what(1), overwrite=False)
+    many = rows(*(int.from_bytes(os.urandom(7)) for _ in range(50_000)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageError) as caught:
+            table.publish(uri, many, what(2), overwrite=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value).startswith(f"The disk of {tempfile.gettempdir()} is full")
+    assert read(uri)["number"].to_list() == [1]
+    table.publish(uri, many, what(2), overwrite=False)
+    assert read(uri).height == 50_001

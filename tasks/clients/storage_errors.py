@@ -2,9 +2,12 @@
 
 import errno
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import polars as pl
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,17 +31,26 @@ class TransientStorageError(StorageError):
 
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
-    """Translate what the storage's libraries raise about `uri`, or something under it, into one StorageError."""
+    """Translate what the storage's libraries raise about `uri`, or something under it, into one StorageError.
+
+    So is a full disk of this machine, of which polars has an error of its own.
+    """
     try:
         yield
     except StorageError:
         raise
     except (BotoCoreError, ClientError, OSError) as error:
         raise translate_error(error, uri) from error
+    except pl.exceptions.PolarsError as error:
+        if not _is_full(error):
+            raise
+        raise translate_error(error, uri) from error
 
 
 # The object that polars and deltalake were at, after the endpoint.
 _AT = re.compile(r"performing [A-Z]+ (https?://[^\s?]+)")
+# A polars error has it in its text alone.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What S3's libraries say, in their different words; the first that is found counts.
 _SAYS = {
     "dropped": r"connection (was )?(closed|reset|aborted)|broken pipe|end of file before|error reading a body",
@@ -60,10 +72,8 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     uri = _find_object(text, uri)
     if kind == "bucket":
         return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
-    if _is_local(error):
-        return StorageError(
-            f"A file of this machine failed: {text[:300]}. Make room there, or set TMPDIR; then run again."
-        )
+    if local := _say_local(error, text):
+        return StorageError(local)
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{uri} does not exist, or was removed while it was needed. Run again.")
     if isinstance(error, PermissionError) or kind == "access":
@@ -79,11 +89,25 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     return TransientStorageError(message) if passing else StorageError(message)
 
 
-def _is_local(error: Exception) -> bool:
-    """Whether the error is about a file of this machine: those name a path, or a full disk."""
-    if not isinstance(error, OSError):
-        return False
-    return str(error.filename or "").startswith("/") or error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _say_local(error: Exception, text: str) -> str:
+    """Return what is to be said of an error that is about this machine's own files, empty text of any other."""
+    named = str(getattr(error, "filename", "") or "")
+    if _is_full(error):
+        folder = Path(named).parent if named else tempfile.gettempdir()
+        return (
+            f"The disk of {folder} is full: {text[:300]}. Make room there, or set TMPDIR to a folder on another disk; "
+            "then run again. What was paid for is kept."
+        )
+    if isinstance(error, OSError) and named.startswith("/"):
+        return f"A file of this machine failed: {text[:300]}. Set TMPDIR to another folder; then run again."
+    return ""
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk of this machine is full, or does not let a file become as long as it has to."""
+    number = error.errno if isinstance(error, OSError) else None
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return (number or (int(said[1]) if said else 0)) in _FULL
 
 
 def _find_object(text: str, uri: str) -> str:

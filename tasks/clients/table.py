@@ -35,7 +35,7 @@ def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
     """Return the rows of one pinned table version, or of one of its partitions; None without a table."""
     if table is None:
         return None
-    rows = pl.scan_delta(table, storage_options=access.object_store_options(), credential_provider=None)
+    rows = table_files.scan(table)
     return rows if partition is None else rows.filter(pl.col("partition") == partition)
 
 
@@ -47,8 +47,7 @@ def partition_files(table: DeltaTable, partition: str) -> list[str]:
 
 def read_schema(table: Table) -> dict[str, pl.DataType]:
     """Return the published columns and their types, none where there is no table."""
-    rows = scan(table)
-    return dict(rows.collect_schema()) if rows is not None else {}
+    return table_files.read_schema(table) if table is not None else {}
 
 
 def last_publish(table: Table, partition: str) -> int:

@@ -22,6 +22,16 @@ from tasks.clients import access, storage
 FILE_ROWS = 50_000
 
 
+def scan(held: DeltaTable) -> pl.LazyFrame:
+    """Return the rows of a table at the version it was opened at."""
+    return pl.scan_delta(held, storage_options=access.object_store_options(), credential_provider=None)
+
+
+def read_schema(held: DeltaTable) -> dict[str, pl.DataType]:
+    """Return the table's columns and their types."""
+    return dict(scan(held).collect_schema())
+
+
 def replace_rows(held: DeltaTable, rows: pl.LazyFrame, partition: str, what: CommitProperties) -> None:
     """Commit `rows` in the place of those that the partition has; see `add_rows`."""
     _commit(held, rows, partition, what, mode="overwrite", partition_filters=[("partition", "=", partition)])
@@ -41,22 +51,17 @@ def add_rows(held: DeltaTable, rows: pl.LazyFrame, partition: str, what: CommitP
 
 
 def _commit(held: DeltaTable, rows: pl.LazyFrame, partition: str, what: CommitProperties, **how: Any) -> None:
-    schema = _schema(held)
+    schema = read_schema(held)
     if not rows.collect_schema().keys() <= schema.keys():
         write_deltalake(held, rows.head(0).collect(), mode="append", schema_mode="merge")
         held.update_incremental()
-        schema = _schema(held)
+        schema = read_schema(held)
     fitting = rows.match_to_schema(schema, missing_columns="insert", integer_cast="upcast", float_cast="upcast")
     # deltalake has it as a URL.
     files = _write_files(unquote(held.table_uri).rstrip("/"), fitting.drop("partition"), partition)
     held.create_write_transaction(
         files, schema=held.schema(), partition_by=["partition"], commit_properties=what, **how
     )
-
-
-def _schema(held: DeltaTable) -> dict[str, Any]:
-    rows = pl.scan_delta(held, storage_options=access.object_store_options(), credential_provider=None)
-    return dict(rows.collect_schema())
 
 
 def _write_files(uri: str, rows: pl.LazyFrame, partition: str) -> list[AddAction | RemoveAction]:
