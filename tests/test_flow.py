@@ -103,7 +103,11 @@ def test_every_format_is_read_under_one_prefix_and_our_own_folders_are_not(run: 
 
 
 def test_a_source_column_with_a_name_of_ours_travels_beside_it(run: Run, bucket: str) -> None:
-    put(bucket, "tasks/a.jsonl", as_lines([{"task": "match one", "input": "theirs", "Language": 3, "run_id": None}]))
+    put(
+        bucket,
+        "tasks/a.jsonl",
+        as_lines([{"task": "match one", "input": "theirs", "language": "English", "Language": 3, "run_id": None}]),
+    )
     run()
     (row,) = read(bucket).to_dicts()
     assert (row["input_source"], row["Language_source"], row["language"]) == ("theirs", 3, "English")

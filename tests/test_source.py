@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.clients import source
 from tasks.clients.descriptions import list_source
-from tasks.core.errors import SourceError
+from tasks.core.errors import SchemaError, SourceError
 
 Rows = list[dict[str, Any]]
 
@@ -99,6 +99,25 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path: Path, end
     data = b"\xef\xbb\xbf" + WRITTEN[ending](ROWS[:2]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\n\r\n"
     texts = [text for text in read(tmp_path, f"a{ending}", data)["task"].to_list() if text]
     assert [text.strip() for text in texts] == [text.strip() for text in TEXTS[:2]]
+
+
+def test_only_line_feed_and_carriage_return_end_a_line_of_text(tmp_path: Path) -> None:
+    odd = "a\u2028b\x85c\x0bd\x0ce\u2029f"
+    rows = read(tmp_path, "a.txt", f"{odd}\r\nold\rmac\n\nlast".encode())
+    assert rows["task"].to_list() == [odd, "old", "mac", "", "last"]
+
+
+@pytest.mark.parametrize("header", ["Task,Language", "TASK , language", '"task","LANGUAGE"'])
+def test_task_and_language_are_known_in_any_case_of_letters(tmp_path: Path, header: str) -> None:
+    rows = read(tmp_path, "a.csv", f"{header},id\nx,de,1\n".encode())
+    assert rows.to_dicts() == [{"task": "x", "language": "de", "id": "1"}]
+
+
+def test_an_exact_name_is_meant_and_of_two_others_none(tmp_path: Path) -> None:
+    rows = read(tmp_path, "a.csv", b"Task,task,Language,LANGUAGE,language\na,b,c,d,e\n")
+    assert rows.columns == ["Task", "task", "Language", "LANGUAGE", "language"]
+    with pytest.raises(SchemaError, match=r"a\.csv: the columns 'Task' and 'TASK' may both be meant as 'task'"):
+        read(tmp_path, "a.csv", b"Task,TASK\na,b\n")
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt"])

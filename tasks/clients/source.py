@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from tasks.core.columns import spell_ours
 from tasks.core.errors import SourceError
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")
@@ -27,8 +28,9 @@ def source_format(uri: str) -> str | None:
 def read_batches(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     """Yield the rows of the local copy of `uri`, each frame with a text column `task`.
 
-    Columns of CSV are text: that is what the file holds, and what stays the same
-    from night to night. A plain text file has a description on each line.
+    `Task` and `Language`, in whatever case of letters, are `task` and `language` where
+    there is none. Columns of CSV are text: that is what the file holds, and what stays
+    the same from night to night. A plain text file has a description on each line.
 
     Raises:
         SourceError: The object cannot be read; names it, the line and the cause.
@@ -52,6 +54,7 @@ def read_frames(path: Path, uri: str) -> Iterator[pl.DataFrame]:
 
 
 def _with_text_task(batch: pl.DataFrame, uri: str) -> pl.DataFrame:
+    batch = batch.rename(spell_ours(batch.columns, uri))
     if "task" not in batch.columns:
         raise SourceError(
             f"{uri} has no column 'task'; its columns are: {', '.join(map(repr, batch.columns)) or 'none'}. "
@@ -93,12 +96,15 @@ def _broken_line(piece: bytes, first_line: int, uri: str, error: Exception) -> S
 def _read_text(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     first_line = 1
     for piece in _pieces(path, uri):
+        # Unicode's other ends of a line are a part of the text.
+        ended = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         try:
-            yield pl.DataFrame({"task": piece.decode().splitlines()}, schema={"task": pl.String})
+            lines = ended.removesuffix(b"\n").decode().split("\n")
         except UnicodeDecodeError as error:
-            number = first_line + piece[: error.start].count(b"\n")
+            number = first_line + ended[: error.start].count(b"\n")
             raise SourceError(f"{uri}, line {number}, is not UTF-8 text. Convert it, and run again.") from error
-        first_line += piece.count(b"\n")
+        yield pl.DataFrame({"task": lines}, schema={"task": pl.String})
+        first_line += ended.count(b"\n")
 
 
 def _read_csv(path: Path, uri: str) -> Iterator[pl.DataFrame]:

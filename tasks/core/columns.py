@@ -3,7 +3,7 @@
 128-bit keys are hex text and 64-bit keys Int64: Delta has no unsigned integers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import polars as pl
 from polars._typing import PolarsDataType
@@ -85,6 +85,31 @@ STAGED: Schema = {"cached": pl.Boolean, "turned_down_by": pl.List(pl.String)}
 OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, **STAGED})
 
 
+# Those of a source that are not its own.
+MEANT = ("task", "language")
+
+
+def spell_ours(columns: Collection[str], uri: str) -> dict[str, str]:
+    """Map the columns of the source's object `uri` that mean `task` or `language` but for case and blanks around.
+
+    One that is spelled exactly so is meant, and any other then one of the source's own.
+
+    Raises:
+        SchemaError: Several may be meant.
+    """
+    spelled = {}
+    for name in MEANT:
+        alike = [column for column in columns if column.strip().casefold() == name]
+        if name not in alike and len(alike) > 1:
+            raise SchemaError(
+                f"{uri}: the columns {' and '.join(map(repr, alike))} may both be meant as {name!r}. "
+                f"Nothing was paid for. Name one of them {name}, and run again."
+            )
+        if alike and name not in alike:
+            spelled[alike[0]] = name
+    return spelled
+
+
 def source_names(columns: Iterable[str], uri: str = "") -> dict[str, str]:
     """Map each column of the source's object `uri`, but `task` and `language`, to its name in our tables.
 
@@ -97,7 +122,7 @@ def source_names(columns: Iterable[str], uri: str = "") -> dict[str, str]:
     taken = {name.casefold() for name in OURS}
     names = {}
     for column in columns:
-        if column in ("task", "language"):
+        if column in MEANT:
             continue
         if column == "*" or (column.startswith("^") and column.endswith("$")):
             raise SchemaError(
