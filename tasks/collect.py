@@ -25,6 +25,7 @@ from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
+from tasks.core.showing import shown
 from tasks.models import own_price
 from tasks.policy import step
 from tasks.progress import progress
@@ -98,7 +99,7 @@ def _open_batching(
     order: Order, model: Model, folder: Path, records: Records, check: Callable[[], None]
 ) -> Iterator[Batching]:
     """Yield what sends and collects; the run's progress tells of it, also when it was stopped meanwhile."""
-    recipe = order.recipe
+    recipe, logger = order.recipe, get_run_logger()
     desk = Desk(
         api=BatchApi(recipe, order.api_base),
         lines=BatchLines(recipe, order.api_base),
@@ -110,7 +111,7 @@ def _open_batching(
         price=own_price(order, recipe.model_name),
         budget=model().attempts.budget,
         patience=Patience(check=check),
-        note=get_run_logger().info,
+        note=lambda said: logger.info("%s", shown(said)),
     )
     paid = progress.paid
     with journal.Journal(order.layout.journal(recipe.recipe_id), recipe=recipe.canonical) as record:

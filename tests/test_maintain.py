@@ -22,6 +22,7 @@ from tasks.core.layout import Layout
 from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
+from tasks.core.showing import shown
 from tasks.maintain import _compact_journal, _expire_staging, forget_description
 from tests.night import Night
 from tests.zygote import LEASE_SECONDS
@@ -325,7 +326,7 @@ def as_json(*rows: Any) -> bytes:
 
 def test_a_forgotten_description_is_found_in_every_shape_that_rows_have(bucket: str) -> None:
     layout = Layout(f"{bucket}/out")
-    secret, other, raw = "match a caf\u00e9 with its owner", "match a knife with its edge", "no JSON of the secret"
+    secret, other, raw = "match a caf\u00e9 with its owner", "match a knife with its edge", "no JSON\x1b of the secret"
     rows = pl.DataFrame(
         {
             "partition": ["2026-11-01"] * 3,
@@ -349,7 +350,7 @@ def test_a_forgotten_description_is_found_in_every_shape_that_rows_have(bucket: 
     storage.write_bytes(layout.rejected_tasks("r"), as_json(cut_off, nested, kept, decomposed))
     example, fine = ({"input": None, "positive_document": None, "text": text} for text in (raw, "other words"))
     storage.write_bytes(layout.report("r"), as_json({"profile": {"examples": {"unparsable": [example, fine]}}}))
-    storage.write_bytes(layout.report_page("r", "html"), f"<code>{raw}</code>".encode())
+    storage.write_bytes(layout.report_page("r", "html"), f"<code>{shown(raw)}</code>".encode())
     storage.write_bytes(layout.report_page("other", "html"), b"<code>other words</code>")
     forget_description.fn(layout, "me", secret)
     assert storage.read_bytes(texts) == as_json(odd, both | {"pos": ["a blade"]}, {"query": "same", "pos": []})

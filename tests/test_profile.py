@@ -15,6 +15,7 @@ from tasks.core.markdown import report_markdown
 from tasks.core.page import report_page
 from tasks.core.profiles import find_changes, measure_drift, profile_published, profile_rows
 from tasks.core.report import RunReport, Shortfall, VariationFigures
+from tasks.core.showing import shown
 from tests.orders import ORDER, report_figures
 from tests.test_detection import labelled
 
@@ -210,6 +211,22 @@ def test_texts_carry_the_language_and_direction_that_their_letters_need() -> Non
     )
     for code, name in (("ja", "Japanese"), ("zh-Hant", "Chinese (Traditional)"), ("hi", "Hindi Romanized")):
         assert f'dir="auto" lang="{code}">one {name}<' in page
+
+
+def test_no_control_character_is_in_the_page_and_every_text_keeps_its_direction_to_itself() -> None:
+    hostile, arabic = "a\x1b[2J\x07\x9b\u202e\u2066b", "\u0645\u0637\u0627\u0628\u0642\u0629"
+    report = full_report()
+    assert report.profile is not None
+    pairs = [SamplePair(task=hostile, language="Arabic", input=arabic, positive_document=hostile)]
+    raw = {"input": None, "positive_document": None, "text": hostile, "language": "Arabic"}
+    profile = report.profile.model_copy(update={"pairs_to_read": pairs, "examples": {"unparsable": [raw]}})
+    changes = {"profile": profile, "source_changes": [f"{arabic}.jsonl was replaced", hostile], "model_name": hostile}
+    page = report_page(report.model_copy(update=changes))
+    assert "\n" in page
+    assert shown(page) == page
+    assert page.count("a\ufffd[2J\ufffd\ufffd\ufffd\ufffdb") == 5
+    assert f'dir="auto" lang="ar">{arabic}<' in page
+    assert f"<li><bdi>{arabic}.jsonl was replaced</bdi></li>" in page
 
 
 def test_the_page_says_what_is_missing_and_what_variations_brought() -> None:

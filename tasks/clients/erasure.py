@@ -12,6 +12,7 @@ from tasks.clients import frames, storage
 from tasks.core.linting import RAW, lists_description
 from tasks.core.markdown import escape
 from tasks.core.requests import normalise_description
+from tasks.core.showing import shown
 
 # So much of a text is looked for in a page; a raw reply of less is not: "{}" is in every page.
 PAGE_CHARACTERS, LEAST_CHARACTERS = 60, 16
@@ -97,7 +98,7 @@ def shows(page: bytes, forgotten: Forgotten) -> bool:
     def holds(said: Any) -> bool:
         # Pages cut long texts.
         start = " ".join(str(said).split())[:PAGE_CHARACTERS]
-        return any(form in text for form in (start, html.escape(start), escape(start)))
+        return any(form in text for form in (start, html.escape(shown(start)), escape(start)))
 
     replies = (reply for reply in forgotten.replies if len(reply.strip()) >= LEAST_CHARACTERS)
     pairs = any(all(map(holds, pair)) for pair in forgotten.pairs)

@@ -1,9 +1,13 @@
-"""What the HTML page is made of: its style, tables, bars and charts. Every text that is not ours is escaped here."""
+"""What the HTML page is made of: its style, tables, bars and charts. Every text that is not ours is escaped here.
+
+A cell's text has a direction of its own; a text among ours is a `piece`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from tasks.core.languages import LANGUAGES
+from tasks.core.showing import shown
 
 MOST_TEXT = 300
 # A chart has about as many columns as can be told apart.
@@ -47,8 +51,8 @@ details{border-top:1px solid var(--line);padding:7px 0}summary{cursor:pointer}co
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """Return a whole page that needs nothing else."""
-    return (
+    """Return a whole page that needs nothing else, with U+FFFD for control characters and what reorders text."""
+    return shown(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
@@ -118,6 +122,11 @@ def text(said: str, language: str = "", kind: str = "") -> str:
     """Return a cell of any text, in whatever script and direction; the language picks the shapes of its letters."""
     code = f' lang="{LANGUAGES[language].code.split("_")[0]}"' if language else ""
     return f'<td class="text {kind}" dir="auto"{code}>{short(said)}</td>'
+
+
+def piece(said: str) -> str:
+    """Return a text from outside to stand in a line of ours: its direction moves nothing around it."""
+    return f"<bdi>{short(said)}</bdi>"
 
 
 def short(said: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 
-from tasks.core.cells import bar, columns, name, note, number, page, percent, section, short, table, text
+from tasks.core.cells import bar, columns, name, note, number, page, percent, piece, section, short, table, text
 from tasks.core.drift import Changes, Drift, Profile
 from tasks.core.languages import LANGUAGES
 from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs
@@ -53,10 +53,10 @@ def _top(report: RunReport) -> str:
     ]
     tiles = "".join(f'<div class="card"><b class="{kind}">{value}</b>{said}</div>' for value, said, kind in cards)
     verdict = "published" if report.published else "not published"
-    changes = "".join(f"<li>{escape(change)}</li>" for change in report.source_changes)
+    changes = "".join(f"<li>{piece(change)}</li>" for change in report.source_changes)
     return (
         f"<h1>{report.partition}: {_title(report)}</h1>"
-        f'<p class="soft">{escape(report.model_name)} · {verdict} · {report.finished_at:%Y-%m-%d %H:%M} UTC</p>'
+        f'<p class="soft">{piece(report.model_name)} · {verdict} · {report.finished_at:%Y-%m-%d %H:%M} UTC</p>'
         f'<div class="cards">{tiles}</div>'
         f'<div class="split" title="accepted and rejected"><i style="width:{share:.2%}"></i></div>'
         + (f"<p>The source has changed since this day's last run:</p><ul>{changes}</ul>" if changes else "")
