@@ -32,6 +32,8 @@ class Allowed:
         stream = told.get("return_value")
         if event.startswith("connection.") and hasattr(stream, "get_extra_info"):
             self._streams.append(stream)
+            if self.over:  # it was opened too late
+                self.end()
 
     def end(self) -> None:
         """End the call, whatever it waits for."""
