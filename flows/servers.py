@@ -1,19 +1,23 @@
 """Child servers on loopback that end with this process, whatever ends it."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import PairmillError
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120.0
+# A machine may be busy; a child that has ended is noticed at once.
+START_SECONDS = 600.0
+# Below those that systems give to outgoing connections.
+PORTS = range(10_000, 32_768)
 
 
 @dataclass
@@ -104,7 +108,9 @@ def _reach_directly() -> None:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nothing listens on, none that an outgoing connection is given meanwhile."""
+    while True:
+        port = random.choice(PORTS)  # noqa: S311
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
