@@ -89,6 +89,11 @@ class S3Proxy:
             found: list[dict[str, Any]] = json.load(answer)
             return found
 
+    def creates(self, uri: str) -> bool:
+        """Whether somebody has tried to create this object since the last look."""
+        path = uri.removeprefix("s3:/")
+        return any(seen["path"] == path and "if-none-match" in seen["headers"] for seen in self.seen())
+
     def forget(self) -> None:
         """Fail nothing any more, and forget the requests."""
         urllib.request.urlopen(urllib.request.Request(f"{self.url}{CONTROL}", method="DELETE")).close()

@@ -177,7 +177,7 @@ def test_an_endpoint_where_nothing_answers_is_one_clear_line(bench: Bench, capfd
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     line = [sys.executable, "-m", "flows.run", *arguments]
-    return subprocess.run(line, check=False, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, check=False, cwd=ROOT, env=os.environ, capture_output=True, text=True)
 
 
 def test_a_mistyped_sub_command_starts_nothing(s3_endpoint: str) -> None:

@@ -25,7 +25,7 @@ from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.core.showing import shown
 from tasks.maintain import _compact_journal, _expire_staging, forget_description
 from tests.night import Night
-from tests.zygote import LEASE_SECONDS
+from tests.s3_proxy import S3Proxy
 
 NOW = datetime.now(UTC)
 
@@ -186,7 +186,7 @@ def test_a_run_that_begins_while_a_description_is_being_forgotten_leaves_nothing
             time.sleep(0.05)
 
     # Held up before it lists the sources, and when it has: before it erases.
-    with hold_lease(getattr(layout, kept), "test", term=LEASE_SECONDS):
+    with hold_lease(getattr(layout, kept), "test"):
         forgetting = night.start_upkeep("--forget", secret)
         wait_for(f"PUT {getattr(layout, kept).removeprefix('s3:/')}")
         given = ["--source", source, "--destination", layout.destination, "--model-name", "openai/x"]
@@ -304,16 +304,18 @@ def test_a_blank_text_is_not_forgotten(bucket: str, text: str) -> None:
     assert check_maintain(destination=f"{bucket}/out", forget="") == Layout(f"{bucket}/out")
 
 
-def test_a_run_that_only_waits_keeps_what_it_has_staged_and_an_ended_one_does_not(bucket: str) -> None:
+@pytest.mark.parametrize("dies", [False, pytest.param(True, marks=pytest.mark.runs)])
+def test_a_run_that_only_waits_keeps_what_it_has_staged_and_an_ended_one_does_not(bucket: str, *, dies: bool) -> None:
     layout = Layout(f"{bucket}/out")
     plans = {run: f"{layout.staging('2026-11-01', run)}/plan/000000.parquet" for run in ("waits", "died", "ended")}
     for plan in plans.values():
         storage.write_bytes(plan, b"plan")
-    storage.write_bytes(layout.source_lease("s3://b/other"), b'{"owner": "died", "token": "t", "beat": 1}')
+    if dies:
+        # It is waited for: half a minute.
+        storage.write_bytes(layout.source_lease("s3://b/other"), b'{"owner": "died", "token": "t", "beat": 1}')
     later = datetime.now(UTC) + timedelta(days=2)
-    with hold_lease(layout.source_lease("s3://b/tasks"), "waits", term=LEASE_SECONDS) as lease:
+    with hold_lease(layout.source_lease("s3://b/tasks"), "waits", term=4.0) as lease:
         _expire_staging(layout, later, 1)
-        lease.check()
         left = {item.uri for item in storage.list_objects(f"{layout.destination}/staging")}
         assert left == {plans["waits"], lease.uri}
     _expire_staging(layout, later, 1)
@@ -360,18 +362,20 @@ def test_a_forgotten_description_is_found_in_every_shape_that_rows_have(bucket: 
     assert storage.find_bytes(layout.report_page("other", "html")) is not None
 
 
-def test_a_description_is_forgotten_after_a_compaction_that_is_under_way(bucket: str) -> None:
+def test_a_description_is_forgotten_after_a_compaction_that_is_under_way(
+    bucket: str, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = Layout(f"{bucket}/out")
     listed = layout.journal("list")
     segment(listed, "a", ("one", '["news"]', 1))
     storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
     with ThreadPoolExecutor(1) as pool:
-        with hold_lease(compaction.lease_of(listed), "weekly", term=LEASE_SECONDS):
+        with hold_lease(compaction.lease_of(listed), "weekly"):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
             forgetting = pool.submit(forget_description.fn, layout, "me", "news")
-            while storage.find_bytes(layout.lease) is None:
-                time.sleep(0.05)
+            while not s3_proxy.creates(compaction.lease_of(listed)):
+                assert not forgetting.done()
             # What it has read it writes again, under another name.
-            time.sleep(1.0)
             segment(listed, "merged", ("one", '["news"]', 1))
         forgetting.result()
     assert look_up(listed, "one") == {}

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def test_every_operation_takes_up_the_credentials_of_its_moment(
 def test_a_role_is_asked_once_for_operations_of_one_moment_and_a_changed_key_counts_at_once(
     profile: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "FRESH_SECONDS", 3600.0)
+    monkeypatch.setattr(access, "FRESH_SECONDS", math.inf)
     process, asked = tmp_path / "process", tmp_path / "asked"
     process.write_text(f"#!/bin/sh\necho x >> {asked}\nprintf '{CREDENTIALS}' $$\n")
     process.chmod(0o700)

@@ -23,9 +23,10 @@ POLL_SECONDS = 0.5
 class Lease:
     """A lease that this process took; see `hold_lease`."""
 
-    def __init__(self, uri: str, owner: str, term: float) -> None:
+    def __init__(self, uri: str, owner: str, term: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.uri = uri
         self.term = term
+        self._clock = clock
         self._owner = owner
         self._token, self._beats = uuid.uuid4().hex, 0
         self._etag = ""
@@ -39,14 +40,14 @@ class Lease:
         Raises:
             TransientStorageError: One can; this process was stopped or cut off for longer than a term.
         """
-        if time.monotonic() - self._renewed > self.term:
+        if self._clock() - self._renewed > self.term:
             raise storage_errors.TransientStorageError(
                 f"{self.uri} was not renewed for {self.term:g} seconds, so another run may hold it. Run again."
             )
 
     def take(self) -> bool:
         """Take the lease where it is free or its owner is dead; False where it is held."""
-        asked = time.monotonic()
+        asked = self._clock()
         body = self._body()
         taken = storage.create_bytes(self.uri, body)
         if not taken:
@@ -63,7 +64,7 @@ class Lease:
     def keep(self) -> None:
         """Renew the lease until `release`; a renewal that fails is tried again."""
         while not self._ended.wait(self.term / 4):
-            asked = time.monotonic()
+            asked = self._clock()
             body = self._body()
             with suppress(StorageError):
                 storage.replace_bytes(self.uri, body, self._etag)
@@ -90,7 +91,7 @@ class Lease:
         return json.dumps({"owner": self._owner, "token": self._token, "beat": self._beats}).encode()
 
     def _expired(self, etag: str) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         if self._seen is None or self._seen[0] != etag:
             self._seen = etag, now
         return now - self._seen[1] > self.term
