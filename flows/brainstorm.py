@@ -69,6 +69,7 @@ def brainstorm(
     languages: of.Languages = ["English"],  # noqa: B006
     language_mix: LanguageMix = "each",
     pairs_per_task: of.PairsPerTask = 1,
+    max_cost_usd: of.Dollars = 0.0,
     api_base: str = "",
     model_mix: list[str] = [],  # noqa: B006
     fallback_models: list[str] = [],  # noqa: B006
@@ -81,7 +82,6 @@ def brainstorm(
     concurrency: of.Concurrency = 256,
     requests_per_minute: of.Count = 0,
     tokens_per_minute: of.Count = 0,
-    max_cost_usd: of.Dollars = 0.0,
     input_cost_per_token: of.Dollars = 0.0,
     output_cost_per_token: of.Dollars = 0.0,
     seed: int = 42,
@@ -101,6 +101,8 @@ def brainstorm(
         language_mix: each wants every description in each of the languages; paper in one of all languages,
             drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
+        max_cost_usd: Stop before this run costs more, lists and pairs, in US dollars; the same command goes on. 0: no
+            limit.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
             model_name's provider.
         model_mix: Other models and the share of the pairs' requests that each of them writes, name=share, for example
@@ -117,7 +119,6 @@ def brainstorm(
         concurrency: Most calls in flight at once; the limit adapts below it.
         requests_per_minute: Most calls a minute. 0: as the provider's answers allow.
         tokens_per_minute: Most tokens a minute, in and out. 0: as the provider's answers allow.
-        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
         input_cost_per_token: US dollars an input token. 0: litellm's own price.
         output_cost_per_token: US dollars an output token. 0: litellm's own price.
         seed: Another seed asks for fresh completions; the same one asks for the same again.

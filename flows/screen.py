@@ -97,8 +97,8 @@ def say_error(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Print one remark on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(shown(message), style="dim"))
+    """Print one remark on standard error; a terminal breaks it between words."""
+    Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty()).print(Text(shown(message), style="dim"))
 
 
 def show_summary(report: RunReport) -> None:

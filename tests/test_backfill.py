@@ -10,7 +10,7 @@ from flows.run import main
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
 from tasks.clients import table
-from tasks.core.backfill import MOST_DAYS, BackfillReport, Purse, days_between
+from tasks.core.backfill import MOST_DAYS, BackfillReport, DayReport, Purse, backfill_markdown, days_between
 from tasks.core.errors import UsageError
 from tests.model_server import ModelServer, error
 from tests.test_flow import lines, put
@@ -45,6 +45,15 @@ def test_a_backfill_takes_every_parameter_of_the_main_flow_as_it_is_there() -> N
     assert set(ours) - set(OWN) == set(theirs) - PER_DAY
     for name in set(ours) - set(OWN):
         assert (ours[name].annotation, ours[name].default) == (theirs[name].annotation, theirs[name].default), name
+
+
+def test_a_day_that_failed_says_why_under_the_table_and_the_others_say_it_in_figures() -> None:
+    done = DayReport(partition="2026-01-01", run_id="a", state="Completed", message="published 3", accepted=3)
+    failed = DayReport(partition="2026-01-02", run_id="b", state="Failed", message="No descriptions | here")
+    text = backfill_markdown([done, failed])
+    assert text.startswith("## 1 of 2 days done, 3 pairs accepted\n")
+    assert "published 3" not in text
+    assert text.endswith("\n\n**2026-01-02**: No descriptions \\| here\n")
 
 
 @pytest.fixture

@@ -231,11 +231,23 @@ def test_no_control_character_is_in_the_page_and_every_text_keeps_its_direction_
 
 def test_the_page_says_what_is_missing_and_what_variations_brought() -> None:
     short = Shortfall(task="match <b>", language="English", missing=2, reason="duplicate")
-    varied = VariationFigures(accepted=1200, rejected=14, duplicates=3, distinct_2=None)
-    changes = {"shortfalls": [short], "shortfall_reasons": {"duplicate": 2}, "by_variation": {"topic: food": varied}}
+    varied = {
+        "topic: food": VariationFigures(accepted=1200, rejected=14, duplicates=3, distinct_2=0.5),
+        "topic: rain": VariationFigures(accepted=7, rejected=0, duplicates=0, distinct_2=None),
+    }
+    changes = {"shortfalls": [short], "shortfall_reasons": {"duplicate": 2}, "by_variation": varied}
     page = report_page(full_report().model_copy(update=changes))
     for said in ("Still missing", "match &lt;b&gt;", "by main reason: duplicate 2", "topic: food", "too few pairs"):
         assert said in page
+
+
+def test_variations_of_a_few_rows_each_are_not_shown() -> None:
+    few = {"topic: food": VariationFigures(accepted=1, rejected=0, duplicates=0, distinct_2=None)}
+    report = full_report().model_copy(update={"by_variation": few})
+    assert "Variations" not in report_page(report) + report_markdown(report)
+    enough = {**few, "topic: rain": VariationFigures(accepted=300, rejected=0, duplicates=0, distinct_2=0.5)}
+    report = report.model_copy(update={"by_variation": enough})
+    assert all("food" in said for said in (report_page(report), report_markdown(report)))
 
 
 @pytest.mark.parametrize(

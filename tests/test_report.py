@@ -65,6 +65,15 @@ def test_the_report_leads_to_the_page_the_json_and_the_tables() -> None:
     assert f"- Rejected rows (Delta table): {escape('s3://bucket/my data/rejected')}\n" in linked
 
 
+def test_what_is_read_first_stands_first() -> None:
+    lines = report_markdown(report(cost_usd=0.02, samples=[sample("a") | {"input": "b"}])).splitlines()
+    first = lines.index("| Figure | Value |") + 2
+    names = [line.split(" | ")[0] for line in lines[first : first + 4]]
+    assert names == ["| Accepted", "| Rejected", "| Still missing", "| Cost"]
+    assert lines[first] == "| Accepted | 8, 80.0% of the rows judged |"
+    assert "| b | a | a |" in lines
+
+
 def test_shares_are_of_the_rows_judged() -> None:
     rows = reason_rows(report(reasons={"unparsable": 2, "refused": 1}))
     assert [(row["reason"], row["rows"], row["share"]) for row in rows] == [

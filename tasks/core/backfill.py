@@ -126,11 +126,13 @@ def backfill_markdown(days: list[DayReport]) -> str:
             escape(day.state),
             *("" if figure is None else f"{figure:,}" for figure in (day.accepted, day.rejected, day.paid, day.cached)),
             "" if day.accepted is None else money(day.cost_usd),
-            escape(day.message),
         ]
         for day in days
     ]
     done = sum(day.done for day in days)
     accepted = sum(day.accepted or 0 for day in days)
-    header = ["Day", "State", "Accepted", "Rejected", "Calls paid", "From the journal", "Cost", "What its run says"]
-    return f"## {done:,} of {len(days):,} days done, {accepted:,} pairs accepted\n\n{table(header, rows)}\n"
+    header = ["Day", "State", "Accepted", "Rejected", "Calls paid", "From the journal", "Cost"]
+    parts = [f"## {done:,} of {len(days):,} days done, {accepted:,} pairs accepted", table(header, rows)]
+    # The others say what their figures say.
+    parts += [f"**{day.partition}**: {escape(day.message, most=1_000)}" for day in days if not day.done]
+    return "\n\n".join(parts) + "\n"

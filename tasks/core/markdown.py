@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tasks.core.drift import Profile
 from tasks.core.layout import Layout
-from tasks.core.report import RunReport, headline, reason_rows
+from tasks.core.report import RunReport, VariationFigures, headline, reason_rows
 from tasks.core.showing import shown
 
 TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
@@ -73,6 +73,12 @@ def model_rows(report: RunReport) -> list[list[str]]:
     ]
 
 
+def variations(report: RunReport) -> dict[str, VariationFigures]:
+    """Return the figures of each variation; none where all are of so few rows that they tell nothing."""
+    measured = any(one.distinct_2 is not None for one in report.by_variation.values())
+    return report.by_variation if measured else {}
+
+
 def report_markdown(report: RunReport, find_address: Callable[[str], str] = lambda _: "") -> str:
     """Return the whole report: headline figures, reasons, languages, sample pairs, where everything lies.
 
@@ -88,19 +94,17 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
         table(
             ["Figure", "Value"],
             [
+                ["Accepted", _of_judged(report.accepted, report)],
+                ["Rejected", _of_judged(report.rejected, report)],
+                ["Still missing", f"{report.shortfall:,}"],
+                ["Cost", ", ".join(filter(None, [money(report.cost_usd), money_per_pairs(report)]))],
+                ["Calls paid", f"{report.paid:,}, {report.cached:,} answered from the journal"],
                 ["Task descriptions", f"{report.descriptions:,}"],
                 ["Served already", f"{report.already_served:,}"],
                 *([["Left to another run at work", f"{report.claimed:,}"]] if report.claimed else []),
-                ["Requests", f"{report.requests:,}"],
-                ["Answered from the journal", f"{report.cached:,}"],
-                ["Calls paid", f"{report.paid:,}"],
+                ["Requests", f"{report.requests:,}, in {report.rounds:,} round{'s' * (report.rounds != 1)}"],
                 ["Calls in flight, settled at", f"{report.calls_in_flight:,}"],
-                ["Accepted", f"{report.accepted:,}"],
-                ["Rejected", f"{report.rejected:,}"],
-                ["Rounds of asking", f"{report.rounds:,}"],
-                ["Still missing", f"{report.shortfall:,}"],
                 ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
-                ["Cost", ", ".join(filter(None, [money(report.cost_usd), money_per_pairs(report)]))],
                 ["Seconds", f"{report.seconds:,.1f}"],
                 ["Model", escape(report.model_name)],
             ],
@@ -125,7 +129,7 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
         parts += ["### Variety", table(["Figure", "Value"], [[escape(said), escape(facts[said])] for said in facts])]
     if models := model_rows(report):
         parts += ["### Models", table(list(MODEL_COLUMNS), [[escape(name), *cells] for name, *cells in models])]
-    if report.by_variation:
+    if variations(report):
         varied = [
             [escape(value), f"{one.accepted:,}", f"{one.rejected:,}", f"{one.duplicates:,}", _figure(one.distinct_2)]
             for value, one in report.by_variation.items()
@@ -151,8 +155,9 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
             parts.append(table(["Now", "Reason", "Rows"], changed))
     samples = report.profile.pairs_to_read if report.profile is not None else report.samples
     if samples:
-        pairs = [[escape(one.task), escape(one.input), escape(one.positive_document)] for one in samples]
-        parts += ["### Sample pairs", table(["Task description", "Input", "Positive document"], pairs)]
+        # Prefect's UI breaks no cell: what is read first stands first.
+        pairs = [[escape(one.input), escape(one.positive_document), escape(one.task)] for one in samples]
+        parts += ["### Sample pairs", table(["Input", "Positive document", "Task description"], pairs)]
     layout = Layout(report.destination)
     places = {
         "This report as a page": layout.report_page(report.run_id, "html"),
@@ -179,6 +184,10 @@ def _examples(profile: Profile) -> list[list[str]]:
 def _link(uri: str, address: str) -> str:
     text = escape(uri, most=1_000)
     return f"[{text}](<{address}>)" if address else text
+
+
+def _of_judged(rows: int, report: RunReport) -> str:
+    return f"{rows:,}, {rows / report.judged:.1%} of the rows judged" if report.judged else f"{rows:,}"
 
 
 def _figure(share: float | None) -> str:

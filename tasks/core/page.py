@@ -6,7 +6,7 @@ from html import escape
 from tasks.core.cells import bar, columns, name, note, number, page, percent, piece, section, short, table, text
 from tasks.core.drift import Changes, Drift, Profile
 from tasks.core.languages import LANGUAGES
-from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs
+from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs, variations
 from tasks.core.report import RunReport, headline, reason_rows
 
 MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
@@ -32,7 +32,7 @@ def report_page(report: RunReport) -> str:
             parts.append(section("Lengths", _lengths(report.profile)))
         facts = describe_variety(report, report.profile)
         parts.append(section("Variety", table(["", ""], [[name(said), text(found)] for said, found in facts.items()])))
-    if report.by_variation:
+    if variations(report):
         parts.append(section("Variations of later samples", _variations(report)))
     if report.profile is not None and report.profile.pairs_to_read:
         title = f"{len(report.profile.pairs_to_read)} accepted pairs, drawn at random"
@@ -197,7 +197,7 @@ def _run(report: RunReport) -> str:
         "Run": report.run_id,
         "Source": report.source,
         "Published to": f"{report.pairs_uri}{version}",
-        "Task descriptions": f"{report.descriptions:,}, {report.already_served:,} of them x languages served before",
+        "Task descriptions": f"{report.descriptions:,}; {report.already_served:,} served already, counted by language",
         "Order": f"{report.pairs_per_task} per description and language, seed {report.seed}, {report.on_published}",
         "Rounds of asking": f"{report.rounds}",
         "Repeated calls": f"{report.retried:,}, and {report.throttled:,} told to wait by the provider",
