@@ -260,31 +260,36 @@ def _notes(report: RunReport) -> list[str]:
     return notes
 
 
-def _reasons(report: RunReport) -> Table:
-    table = Table("reason", "rows", "share", title="Rejected; a row may have several reasons", title_justify="left")
+def _titled(title: str, table: Table) -> Group:
+    # A table's own title is broken at the table's width.
+    return Group(Text(title, style="italic"), table)
+
+
+def _reasons(report: RunReport) -> Group:
+    table = Table("reason", "rows", "share")
     for row in reason_rows(report):
         table.add_row(row["reason"], f"{row['rows']:,}", row["share"])
-    return table
+    return _titled("Rejected; a row may have several reasons", table)
 
 
-def _languages(report: RunReport) -> Table:
+def _languages(report: RunReport) -> Group:
     title = "Languages" if len(report.by_language) <= MOST_LANGUAGES else f"Languages, {MOST_LANGUAGES} most frequent"
-    table = Table("language", "accepted", "rejected", "missing", title=title, title_justify="left")
+    table = Table("language", "accepted", "rejected", "missing")
     most = sorted(report.by_language.items(), key=lambda item: -item[1].accepted)[:MOST_LANGUAGES]
     for name, one in most:
         table.add_row(name, f"{one.accepted:,}", f"{one.rejected:,}", f"{one.missing:,}")
-    return table
+    return _titled(title, table)
 
 
-def _models(rows: list[list[str]]) -> Table:
-    table = Table(*MODEL_COLUMNS, title="Models", title_justify="left")
+def _models(rows: list[list[str]]) -> Group:
+    table = Table(*MODEL_COLUMNS)
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
-    return table
+    return _titled("Models", table)
 
 
-def _samples(report: RunReport) -> Table:
-    table = Table("task description", "input", "positive document", title="Sample pairs", title_justify="left")
+def _samples(report: RunReport) -> Group:
+    table = Table("task description", "input", "positive document", show_lines=True)
     for pair in report.samples:
         table.add_row(*(Text(shown(text)) for text in (pair.task, pair.input, pair.positive_document)))
-    return table
+    return _titled("Sample pairs", table)

@@ -109,3 +109,10 @@ def test_the_terminal_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     for part in ("[red]a[/red] b", "openai/[bold]x", "2026-01-01: published", "unparsable", "20.0%", "unknown"):
         assert part in out, out
+
+
+def test_the_terminal_breaks_no_title_at_the_width_of_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show_summary(report(samples=[sample("a")]))
+    lines = capsys.readouterr().out.splitlines()
+    assert "Rejected; a row may have several reasons" in lines
+    assert "Sample pairs" in lines
