@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -34,6 +35,10 @@ def drip_headers(taken: socket.socket, over: threading.Event) -> None:
     taken.sendall(HEAD[:-2] + b"X-Long: ")
     while not over.wait(0.05):
         taken.sendall(b"x")
+
+
+def hang(taken: socket.socket, over: threading.Event) -> None:
+    over.wait()
 
 
 @contextmanager
@@ -81,6 +86,24 @@ def test_an_answer_of_the_batch_api_that_never_ends_is_given_up(send: Sender, se
     late = f"no whole reply within {seconds:g} seconds"
     with serve(send) as api_base, pytest.raises(CallFault, match=late) as caught:
         BatchApi(Recipe(model_name="openai/gpt-4o-mini"), api_base, seconds=seconds).retrieve("batch-1")
+    assert caught.value.kind == "transient"
+
+
+# More than any connection holds that nobody reads from.
+UPLOAD_BYTES = 64 << 20
+
+
+@pytest.mark.parametrize("send", [drip_body, drip_headers, hang])
+@pytest.mark.parametrize("moved", ["upload", "download"])
+def test_a_file_that_never_arrives_is_given_up(send: Sender, moved: str, tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b" " * UPLOAD_BYTES)
+    moves: dict[str, Callable[[BatchApi], object]] = {
+        "upload": lambda api: api.upload(path),
+        "download": lambda api: api.download("file-1", path, UPLOAD_BYTES),
+    }
+    with serve(send) as api_base, pytest.raises(CallFault, match="no whole reply within 1 seconds") as caught:
+        moves[moved](BatchApi(Recipe(model_name="openai/gpt-4o-mini"), api_base, transfer_seconds=1.0))
     assert caught.value.kind == "transient"
 
 

@@ -37,20 +37,27 @@ _NO_SUCH_API = (404, 405, 501)
 class BatchApi:
     """The batch API of a recipe's provider.
 
-    Each method makes one attempt; one that moves no file takes at most `seconds`.
+    Each method makes one attempt, which takes at most `seconds`, and `transfer_seconds` where it moves a file.
 
     Raises:
         UsageError: The provider has none that is known here.
         ModelError: Its key is not set.
     """
 
-    def __init__(self, recipe: Recipe, api_base: str, seconds: float = CALL_SECONDS) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        api_base: str,
+        seconds: float = CALL_SECONDS,
+        transfer_seconds: float = TRANSFER_SECONDS,
+    ) -> None:
         litellm = import_litellm()
         bound_batches()
         check_batches(recipe.model_name)
         check_key(litellm, recipe.model_name, api_base)
         _, provider, key, base = litellm.get_llm_provider(recipe.model_name, api_base=api_base or None)
-        self._litellm, self._model_name, self._seconds = litellm, recipe.model_name, seconds
+        self._litellm, self._model_name = litellm, recipe.model_name
+        self._seconds, self._transfer_seconds = seconds, transfer_seconds
         self._given: dict[str, Any] = {"custom_llm_provider": provider, "max_retries": 0, "timeout": TIMEOUT_SECONDS}
         self._given |= {name: value for name, value in (("api_key", key), ("api_base", base or api_base)) if value}
 
@@ -62,7 +69,7 @@ class BatchApi:
                 file=(path.name, file, "application/jsonl"),
                 purpose="batch",
                 creates=True,
-                seconds=TRANSFER_SECONDS,
+                seconds=self._transfer_seconds,
             )
         return _check_id(sent.id)
 
@@ -100,7 +107,7 @@ class BatchApi:
         """Write a file of results to `path`."""
         size = 0
         try:
-            with allow(None, TRANSFER_SECONDS):
+            with allow(None, self._transfer_seconds):
                 result = self._ask(self._litellm.file_content, file_id=_check_id(file_id), stream=True)
                 with path.open("wb") as file, closing(result.stream_iterator) as pieces:
                     for piece in pieces:

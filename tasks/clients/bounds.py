@@ -57,13 +57,18 @@ def allow(most_bytes: int | None, seconds: float) -> Iterator[Allowed]:
     timer = threading.Timer(seconds, allowed.end)
     timer.daemon = True
     token = _allowed.set(allowed)
+    late = CallFault("transient", f"no whole reply within {seconds:g} seconds", billed=True)
     timer.start()
     try:
         yield allowed
     except Exception as error:
         if allowed.over:
-            raise CallFault("transient", f"no whole reply within {seconds:g} seconds", billed=True) from error
+            raise late from error
         raise
+    else:
+        # A body whose length was not told looks whole when its connection is ended.
+        if allowed.over:
+            raise late
     finally:
         timer.cancel()
         _allowed.reset(token)
