@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415  (after the environment)
 
     from flows.screen import say_error  # noqa: PLC0415
-    from tasks.core.errors import PairmillError  # noqa: PLC0415
+    from tasks.core.errors import RESUME, PairmillError  # noqa: PLC0415
     from tasks.progress import progress  # noqa: PLC0415
 
     stopped_by = "Ctrl-C"
@@ -147,9 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         at_provider = " Its batches go on at the provider, and are collected then." if progress.open() else ""
-        say_error(
-            f"Stopped by {stopped_by}. What was paid for is kept: run the same command again to go on.{at_provider}"
-        )
+        say_error(f"Stopped by {stopped_by}. {RESUME}{at_provider}")
         return INTERRUPTED if stopped_by == "Ctrl-C" else TERMINATED
     except Exception as error:
         if debug:

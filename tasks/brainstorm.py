@@ -13,8 +13,9 @@ from typing import Any
 import polars as pl
 from prefect import get_run_logger
 
-from tasks.clients import journal, source, storage
+from tasks.clients import source, storage
 from tasks.clients.attempts import Request
+from tasks.clients.lookup import find_paid
 from tasks.core.brainstorming import (
     LIST_LENGTH,
     Brainstorm,
@@ -128,10 +129,8 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: C
 
 def _complete(wish: Brainstorm, model: Model, requests: list[ListRequest]) -> list[dict[str, Any]]:
     """Return a completion for each request, from the journal or paid, with `cached`."""
-    uri = wish.order.layout.journal(wish.order.recipe.recipe_id)
-    journal.upload_leftovers(journal.local_folder() / "journal", uri)
     keys = pl.LazyFrame({"request_key": [request.key for request in requests]})
-    known = journal.keep_earliest(journal.look_up(uri, keys).collect(engine="streaming"))
+    known = find_paid(wish.order.journal_of(wish.order.recipe.model_name), keys)
     found = {row.pop("request_key"): row | {"cached": True} for row in known.iter_rows(named=True)}
     wanted = [request for request in requests if request.key not in found]
     if wanted:

@@ -13,13 +13,15 @@ import polars as pl
 from prefect import get_run_logger
 from prefect.context import TaskRunContext
 
-from tasks.clients import frames, journal
+from tasks.clients import frames
 from tasks.clients.batch_collecting import ANSWERED, Collector
 from tasks.clients.batch_lines import BatchLines
 from tasks.clients.batch_records import Records
 from tasks.clients.batch_sending import Desk, Sender
 from tasks.clients.batches import BatchApi
 from tasks.clients.batching import Batching
+from tasks.clients.journal import Journal
+from tasks.clients.lookup import find_paid
 from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
@@ -114,7 +116,7 @@ def _open_batching(
         note=lambda said: logger.info("%s", shown(said)),
     )
     paid = progress.paid
-    with journal.Journal(order.layout.journal(recipe.recipe_id), recipe=recipe.canonical) as record:
+    with Journal(order.journal_of(recipe.model_name), recipe=recipe.canonical) as record:
         batching = Batching(desk, Sender(desk), Collector(desk, record))
         progress.step, progress.open = "batch", lambda: len(batching.open)
         progress.paid = lambda: paid() + batching.done
@@ -126,11 +128,9 @@ def _open_batching(
 
 def _find_collected(order: Order, requests: Path, folder: Path) -> None:
     """Find what an attempt of this step collected before it failed, and ask for the rest only."""
-    uri = order.layout.journal(order.recipe.recipe_id)
-    journal.upload_leftovers(journal.local_folder() / "journal", uri)
     rows = pl.read_parquet(requests)
-    found = journal.look_up(uri, rows.lazy().select("request_key")).collect(engine="streaming")
-    answered = journal.keep_earliest(found).with_columns(batch=pl.lit(None, dtype=pl.String))
+    found = find_paid(order.journal_of(order.recipe.model_name), rows.lazy().select("request_key"))
+    answered = found.with_columns(batch=pl.lit(None, dtype=pl.String))
     answered.select(list(ANSWERED)).write_parquet(folder / "answered-before.parquet")
 
 

@@ -17,11 +17,10 @@ from dask.base import annotate, get_annotations
 from prefect import get_run_logger
 
 from tasks import session
-from tasks.clients.attempts import RESUME
 from tasks.clients.budget import NEXT_CALL, Budget
 from tasks.clients.lane import open_lane
 from tasks.core.dealing import deal, is_spent
-from tasks.core.errors import PairmillError, StoppedError, UsageError
+from tasks.core.errors import RESUME, STOPPED, PairmillError, StoppedError, UsageError
 from tasks.core.price import Price
 from tasks.core.seating import Seating
 from tasks.processes import WITHIN_SECONDS
@@ -39,7 +38,6 @@ NO_CHECKOUT = (
     "{} of the Dask cluster does not find this checkout. Start scheduler and processes with it as their folder: "
     f"python -m dask scheduler, python -m dask worker. {RESUME}"
 )
-STOPPED = StoppedError(f"The run was stopped. {RESUME}")
 
 
 @contextmanager
@@ -136,10 +134,10 @@ class Crew:
         """Stop paying everywhere, and wait until all is flushed."""
         self._over.set()
         self._thread.join()
-        ended = {LEAD: session.leave(self._model.token, self._error or STOPPED)}
+        ended = {LEAD: session.leave(self._model.token, self._error or StoppedError(STOPPED))}
         # Those that cannot be reached stop by themselves.
         with suppress(OSError):
-            ended |= self._visits.make_last(_leave, self._model.token, self._error or STOPPED)
+            ended |= self._visits.make_last(_leave, self._model.token, self._error or StoppedError(STOPPED))
         self._statuses.update(ended)
         self.lost = next((one.error for one in ended.values() if one.error), None)
         paid, retried = (sum(getattr(one, name) for one in self._statuses.values()) for name in ("paid", "retried"))

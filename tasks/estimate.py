@@ -7,8 +7,10 @@ from pathlib import Path
 import polars as pl
 
 from tasks.brainstorm import most_lists, read_known
-from tasks.clients import frames, journal, llm, storage, table
+from tasks.clients import frames, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
+from tasks.clients.leftovers import local_keys
+from tasks.clients.lookup import find_segments, look_up
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
 from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, request_lists
@@ -77,7 +79,7 @@ def _count_calls(order: Order, requests: Scratch) -> dict[str, int]:
     calls = dict.fromkeys(order.shares, 0)
     if not requests.rows:
         return calls
-    local = {name: _local_keys(order, name).implode() for name in order.models}
+    local = {name: local_keys(order.journal_of(name)).implode() for name in order.models}
     for rows, _, _ in look_up_requests(order, requests):
         for name in rows["model_name"].unique():
             unknown = ~pl.col("cached") & (pl.col("model_name") == name) & ~pl.col("request_key").is_in(local[name])
@@ -87,16 +89,11 @@ def _count_calls(order: Order, requests: Scratch) -> dict[str, int]:
     return calls
 
 
-def _local_keys(order: Order, model_name: str) -> pl.Series:
-    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
-    return journal.local_keys(journal.local_folder() / "journal", uri)
-
-
 def count_known(order: Order, model_name: str, keys: pl.LazyFrame) -> int:
     """Count the requests that a model's journal answers, or what a killed run has left on this machine."""
-    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
-    local = _local_keys(order, model_name).to_frame().lazy()
-    known = [journal.look_up(uri, keys).select("request_key"), keys.join(local, on="request_key", how="semi")]
+    uri = order.journal_of(model_name)
+    local = local_keys(uri).to_frame().lazy()
+    known = [look_up(uri, keys).select("request_key"), keys.join(local, on="request_key", how="semi")]
     return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
 
 
@@ -144,7 +141,7 @@ def estimate_lists(wish: Brainstorm) -> ListEstimate:
 
 def _learn_tokens(order: Order, model_name: str) -> TokensPerCall | None:
     """Return what this model's calls took so far: those of this recipe in the journal, else those published."""
-    journalled = journal.find_segments(order.layout.journal(order.recipe_of(model_name).recipe_id))
+    journalled = find_segments(order.journal_of(model_name))
     held = [table.scan(table.open_table(uri)) for uri in (order.layout.pairs, order.layout.rejected)]
     of_model = pl.col("model_name") == model_name
     for rows, where in (

@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import polars as pl
 
-from tasks.clients import frames, journal, storage
+from tasks.clients import frames, storage
 from tasks.clients.attempts import Request
 from tasks.clients.calls import ModelClient
+from tasks.clients.lookup import find_paid
 from tasks.core.columns import COMPLETIONS
 from tasks.core.mix import next_model
 from tasks.core.plans import Shard
@@ -77,10 +78,8 @@ def _look_up(wanted: pl.DataFrame, order: Order) -> pl.DataFrame:
     """Return those of `wanted` that were paid for when this shard was begun before."""
     found = []
     for name in wanted["model_name"].unique():
-        uri = order.layout.journal(order.recipe_of(name).recipe_id)
-        journal.upload_leftovers(journal.local_folder() / "journal", uri)
         keys = wanted.filter(pl.col("model_name") == name).select("request_key").lazy()
-        known = journal.look_up(uri, keys, failures=bool(order.fallback_models)).collect(engine="streaming")
-        found.append(journal.keep_earliest(known).drop("segment"))
+        known = find_paid(order.journal_of(name), keys, failures=bool(order.fallback_models))
+        found.append(known.drop("segment"))
     known = wanted.drop(COMPLETIONS, "cached").join(pl.concat(found), on="request_key", how="inner")
     return known.with_columns(cached=pl.lit(value=True)).select(wanted.columns)

@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.clients import batch_records, compaction, erasure, journal, publishing, storage, table
+from tasks.clients import batch_records, compaction, erasure, publishing, storage, table
 from tasks.clients.claims import find_living
 from tasks.clients.lease import hold_lease
+from tasks.clients.leftovers import upload_leftovers
+from tasks.clients.lookup import find_segments
 from tasks.clients.storage import StoredObject
 from tasks.core.card import make_card
 from tasks.core.columns import TEXTS
@@ -76,7 +78,7 @@ def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
     (digest,) = hash_descriptions([description])
     with _hold_all_runs(layout, owner), hold_lease(layout.lease, owner):
         publishing.settle_all(layout, owner)
-        journal.upload_leftovers(journal.local_folder() / "journal", layout.journal("any"))
+        upload_leftovers(layout.journal("any"))
         tables = [item.uri for name in TABLES for item in _list(f"{layout.destination}/{name}")]
         staged = [item.uri for item in _list(f"{layout.destination}/staging")]
         found = erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
@@ -208,7 +210,7 @@ def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.S
         done += _say(waiting, "requests of batches that are at the provider", "given up")
         # A compaction beside this would write again what it has read before.
         with hold_lease(compaction.lease_of(uri), owner):
-            for file in journal.find_segments(uri):
+            for file in find_segments(uri):
                 rows = erasure.erase_completions(file, keys, description if lists else "")
                 done += [f"{file}: {rows:,} completions erased"] if rows else []
     return done

@@ -7,10 +7,11 @@ from typing import Literal
 
 from prefect import get_run_logger
 
-from tasks.clients import journal, llm
+from tasks.clients import llm
 from tasks.clients.attempts import Attempts
 from tasks.clients.budget import Budget
 from tasks.clients.calls import ModelClient
+from tasks.clients.journal import Journal
 from tasks.clients.lane import Lane, open_lane
 from tasks.clients.outcome import Reply
 from tasks.clients.pacing import Ceiling
@@ -38,12 +39,11 @@ def connect(order: Order, expects: Expects) -> Iterator[ModelClient]:
     lanes = {name: open_lane(order.recipe_of(name), order.api_base_of(name)) for name in order.models}
     for name, lane in lanes.items():
         logger.info("%s: %s lane: %s", name, lane.name, lane.why)
-    ceiling, budget, records = Ceiling(order.concurrency), _budget(order), list[journal.Journal]()
+    ceiling, budget, records = Ceiling(order.concurrency), _budget(order), list[Journal]()
 
     def attempts(name: str, lane: Lane) -> Attempts:
         recipe = order.recipe_of(name)
-        uri = order.layout.journal(recipe.recipe_id)
-        records.append(stack.enter_context(journal.Journal(uri, recipe=recipe.canonical)))
+        records.append(stack.enter_context(Journal(order.journal_of(name), recipe=recipe.canonical)))
         return Attempts(
             lane.call,
             records[-1],

@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from tasks.clients.attempts import RESUME
 from tasks.clients.calls import ModelClient
 from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
-from tasks.core.errors import PairmillError, StoppedError
+from tasks.core.errors import RESUME, PairmillError, StoppedError
 from tasks.core.plans import Plan
 from tasks.core.requests import Order
 from tasks.models import Expects, connect

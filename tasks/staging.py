@@ -7,7 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.clients import frames, journal
+from tasks.clients import frames
+from tasks.clients.leftovers import upload_leftovers
+from tasks.clients.lookup import keep_earliest, look_up
 from tasks.core.columns import COMPLETIONS
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
@@ -66,7 +68,7 @@ def stage_shards(
     if not requests.rows:
         return
     # What a killed run paid for may still lie on this machine alone.
-    journal.upload_leftovers(journal.local_folder() / "journal", order.layout.journal(order.recipe.recipe_id))
+    upload_leftovers(order.journal_of(order.recipe.model_name))
     size = _shard_rows(requests.rows, count_processes())
     parts = range(0, requests.rows, size)
     for index, (reached, known, left) in enumerate(look_up_requests(order, requests, size)):
@@ -134,11 +136,9 @@ def _instead(order: Order, requests: Scratch, model_name: str) -> pl.LazyFrame:
 def _look_up(order: Order, model_name: str, wanted: pl.LazyFrame, requests: Scratch, size: int) -> Path:
     """Write what a model's journal has for the keys of `wanted` to a folder, by shard, and return it."""
     folder = Path(tempfile.mkdtemp(dir=requests.folder))
-    uri = order.layout.journal(order.recipe_of(model_name).recipe_id)
     shard = ((pl.col("plan_row") - requests.first_row) // size).alias("shard")
-    journal.look_up(uri, wanted, failures=bool(order.fallback_models)).with_columns(shard).sink_parquet(
-        pl.PartitionBy(folder, key="shard", include_key=False), mkdir=True
-    )
+    known = look_up(order.journal_of(model_name), wanted, failures=bool(order.fallback_models))
+    known.with_columns(shard).sink_parquet(pl.PartitionBy(folder, key="shard", include_key=False), mkdir=True)
     return folder
 
 
@@ -147,4 +147,4 @@ def _read(folders: list[Path], shard: int) -> pl.DataFrame:
     columns = ["request_key", *COMPLETIONS]
     if not files:
         return pl.DataFrame(schema={"request_key": pl.String, **COMPLETIONS})
-    return journal.keep_earliest(pl.read_parquet(files)).select(columns)
+    return keep_earliest(pl.read_parquet(files)).select(columns)

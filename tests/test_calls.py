@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks.clients.attempts import ATTEMPTS, RESUME, Attempts, Request
+from tasks.clients.attempts import ATTEMPTS, Attempts, Request
+from tasks.clients.breaker import EQUAL_REFUSALS, FAILURE_STREAK
 from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
 from tasks.clients.calls import ModelClient
 from tasks.clients.outcome import CallFault, Reply
-from tasks.clients.pacing import EQUAL_REFUSALS, FAILURE_STREAK, Ceiling
-from tasks.core.errors import ModelError, PairmillError, StoppedError, StorageError
+from tasks.clients.pacing import Ceiling
+from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError, StorageError
 from tasks.core.price import Price
 
 GOOD = Reply("a text", "stop", "answering", 200, 40, 0.001)

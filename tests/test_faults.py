@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import pytest
 
-from tasks.clients.attempts import ATTEMPTS, RESUME, Attempts, Request
+from tasks.clients.attempts import ATTEMPTS, Attempts, Request
 from tasks.clients.calls import ModelClient
 from tasks.clients.lane import SETTING, open_lane
-from tasks.core.errors import ModelError, PairmillError, UsageError
+from tasks.core.errors import RESUME, ModelError, PairmillError, UsageError
 from tasks.core.requests import Recipe
 from tests import model_server as server
 from tests.benchmarks import pacing

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tasks.clients import journal, publishing, table
+from tasks.clients import publishing, table
+from tasks.clients.journal import Journal
+from tasks.clients.lookup import look_up
 from tasks.core.layout import Layout
 from tests.test_journal import completion
 
@@ -34,7 +36,7 @@ class Runs(RuleBasedStateMachine):
         self.state = self.folder / uuid.uuid4().hex
         self.paid: Counter[str] = Counter()
         self.lost: set[str] = set()
-        self.record: journal.Journal | None = None
+        self.record: Journal | None = None
         self.before: publishing.Before | None = None
         self.half = False
         # Whether a rule since the last look may have written to the tables.
@@ -45,7 +47,7 @@ class Runs(RuleBasedStateMachine):
         return [] if found is None else found.collect()["request_key"].to_list()
 
     def known(self) -> set[str]:
-        found = journal.look_up(self.uri, pl.LazyFrame({"request_key": KEYS})).collect()
+        found = look_up(self.uri, pl.LazyFrame({"request_key": KEYS})).collect()
         return set(found["request_key"])
 
     @property
@@ -59,7 +61,7 @@ class Runs(RuleBasedStateMachine):
         publishing.settle(self.layout, DAY, "run")
         self.changed = True
         judged = {*self.rows("pairs"), *self.rows("rejected")}
-        self.record = journal.Journal(self.uri, self.state, segment_seconds=3600)
+        self.record = Journal(self.uri, self.state, segment_seconds=3600)
         self.record.__enter__()
         self.plan = [key for key in KEYS if key not in judged]
         self.missing = set(self.plan) - self.known()

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from flows.servers import ROOT
-from tasks.clients import journal
+from tasks.clients.journal import Journal
+from tasks.clients.leftovers import upload_leftovers
+from tasks.clients.lookup import find_segments, keep_earliest, look_up
 from tasks.core.columns import COMPLETIONS, JOURNAL
 from tasks.core.errors import StorageError
 
@@ -36,17 +38,17 @@ COMPLETIONS_KEPT = {
 }
 
 
-def look_up(uri: str) -> pl.DataFrame:
-    wanted = pl.LazyFrame({"request_key": [*COMPLETIONS_KEPT, "never asked"]})
-    return journal.look_up(uri, wanted).collect()
+def find(uri: str, *keys: str) -> pl.DataFrame:
+    wanted = pl.LazyFrame({"request_key": [*(keys or COMPLETIONS_KEPT), "never asked"]})
+    return look_up(uri, wanted).collect()
 
 
 def test_every_completion_is_found_as_it_was_appended(bucket: str, tmp_path: Path) -> None:
     uri = f"{bucket}/journal/recipe=r"
-    with journal.Journal(uri, tmp_path) as record:
+    with Journal(uri, tmp_path) as record:
         for key, kept in COMPLETIONS_KEPT.items():
             record.append(key, kept)
-    found = {row.pop("request_key"): row for row in look_up(uri).select(*JOURNAL).to_dicts()}
+    found = {row.pop("request_key"): row for row in find(uri).select(*JOURNAL).to_dicts()}
     assert found == COMPLETIONS_KEPT
     assert list(next(iter(found.values()))) == list(COMPLETIONS)
 
@@ -60,17 +62,15 @@ def test_a_line_that_a_crash_cut_off_is_no_row(bucket: str, tmp_path: Path, cut:
     lines = [{"journal": uri}, *(row | {"completed_at": NOON.isoformat()} for row in rows)]
     body = "".join(json.dumps(line) + "\n" for line in lines).encode()
     (tmp_path / "x-000001.jsonl").write_bytes(body[: len(body) - cut])
-    journal.upload_leftovers(tmp_path, uri)
-    assert look_up(uri)["request_key"].sort(descending=True).to_list() == rows_left
+    upload_leftovers(uri, tmp_path)
+    assert find(uri)["request_key"].sort(descending=True).to_list() == rows_left
 
 
 def test_a_file_without_a_row_leaves_nothing(bucket: str, tmp_path: Path) -> None:
     uri = f"{bucket}/journal/recipe={uuid.uuid4().hex}"
-    folder = tmp_path / "journal"
-    folder.mkdir()
-    (folder / "x-000001.jsonl").write_bytes(f'{{"journal": "{uri}"}}\n{{"request_key": "a"'.encode())
-    journal.upload_leftovers(folder, uri)
-    assert (look_up(uri).height, list(folder.iterdir())) == (0, [])
+    (tmp_path / "x-000001.jsonl").write_bytes(f'{{"journal": "{uri}"}}\n{{"request_key": "a"'.encode())
+    upload_leftovers(uri, tmp_path)
+    assert (find(uri).height, list(tmp_path.iterdir())) == (0, [])
 
 
 KILLED = """
@@ -91,36 +91,35 @@ def test_what_a_killed_process_was_paid_for_is_uploaded_by_the_next(bucket: str,
     uri = f"{bucket}/journal/recipe=r"
     killed = subprocess.run([sys.executable, "-c", KILLED, uri, str(tmp_path)], check=False, cwd=ROOT)
     assert killed.returncode == -9
-    assert journal.find_segments(uri) == []
-    with journal.Journal(f"{bucket}/journal/recipe=another", tmp_path):
-        wanted = pl.LazyFrame({"request_key": ["key 0", "key 1", "key 2", "key 3"]})
-        found = journal.look_up(uri, wanted).collect()
+    assert find_segments(uri) == []
+    with Journal(f"{bucket}/journal/recipe=another", tmp_path):
+        found = find(uri, "key 0", "key 1", "key 2", "key 3")
     assert sorted(found["request_key"]) == ["key 0", "key 1", "key 2"]
-    assert list((tmp_path / "journal").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_living_writers_file_is_left_alone_and_so_is_another_destinations(bucket: str, tmp_path: Path) -> None:
     uri, other = f"{bucket}/journal/recipe=r", f"{bucket}/elsewhere/journal/recipe=r"
-    with journal.Journal(uri, tmp_path, segment_seconds=3600) as record:
+    with Journal(uri, tmp_path, segment_seconds=3600) as record:
         record.append("plain", completion())
-        journal.upload_leftovers(tmp_path / "journal", uri)
-        journal.upload_leftovers(tmp_path / "journal", other)
-        assert journal.find_segments(uri) == []
-        assert len(list((tmp_path / "journal").iterdir())) == 1
-    assert look_up(uri)["request_key"].to_list() == ["plain"]
+        upload_leftovers(uri, tmp_path)
+        upload_leftovers(other, tmp_path)
+        assert find_segments(uri) == []
+        assert len(list(tmp_path.iterdir())) == 1
+    assert find(uri)["request_key"].to_list() == ["plain"]
 
 
 def test_a_bucket_that_does_not_answer_loses_nothing(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"{bucket}/journal/recipe=r"
-    with journal.Journal(uri, tmp_path, segment_seconds=3600) as record:
+    with Journal(uri, tmp_path, segment_seconds=3600) as record:
         record.append("plain", completion())
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert isinstance(record.lost, StorageError)
     monkeypatch.undo()
-    with journal.Journal(uri, tmp_path) as again:
-        assert look_up(uri)["request_key"].to_list() == ["plain"]
+    with Journal(uri, tmp_path) as again:
+        assert find(uri)["request_key"].to_list() == ["plain"]
     assert again.lost is None
 
 
@@ -131,10 +130,10 @@ def test_a_second_upload_of_a_file_finds_itself(bucket: str, tmp_path: Path) -> 
         body = "".join(json.dumps(line) + "\n" for line in [{"journal": uri}, *[row] * rows])
         (tmp_path / "x-000001.jsonl").write_text(body)
         if rows == 1:
-            journal.upload_leftovers(tmp_path, uri)
-    assert len(journal.find_segments(uri)) == 1
+            upload_leftovers(uri, tmp_path)
+    assert len(find_segments(uri)) == 1
     with pytest.raises(StorageError, match="holds less than"):
-        journal.upload_leftovers(tmp_path, uri)
+        upload_leftovers(uri, tmp_path)
     assert (tmp_path / "x-000001.jsonl").exists()
 
 
@@ -148,21 +147,19 @@ def test_the_earliest_answer_of_a_request_wins_everywhere_and_a_failure_is_none(
         {"request_key": "b", "text": "only", "segment": "9", "completed_at": NOON},
     ]
     for order in itertools.permutations(rows):
-        kept = journal.keep_earliest(pl.DataFrame(order, schema_overrides={"error": pl.String})).sort("request_key")
+        kept = keep_earliest(pl.DataFrame(order, schema_overrides={"error": pl.String})).sort("request_key")
         assert kept["text"].to_list() == ["first", "only"]
 
 
 def test_lines_that_a_dead_machine_has_damaged_take_no_others_with_them(bucket: str, tmp_path: Path) -> None:
     uri = f"{bucket}/journal/recipe=r"
-    record = journal.Journal(uri, tmp_path, segment_seconds=3600)
-    (tmp_path / "journal").mkdir()
+    record = Journal(uri, tmp_path, segment_seconds=3600)
     for key in ("before", "lost", "after"):
         record.append(key, completion())
     record._close_file()
-    (file,) = (tmp_path / "journal").glob("*.jsonl")
+    (file,) = tmp_path.glob("*.jsonl")
     header, before, lost, after, _ = file.read_bytes().split(b"\n")
     file.write_bytes(b"\n".join([header, before, b"\0" * len(lost), after, b""]))
-    journal.upload_leftovers(tmp_path / "journal", uri)
-    wanted = pl.LazyFrame({"request_key": ["before", "lost", "after"]})
-    assert set(journal.look_up(uri, wanted).collect()["request_key"]) == {"before", "after"}
-    assert [path.suffix for path in (tmp_path / "journal").iterdir()] == [".damaged"]
+    upload_leftovers(uri, tmp_path)
+    assert set(find(uri, "before", "lost", "after")["request_key"]) == {"before", "after"}
+    assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]

@@ -10,6 +10,7 @@ from aiohttp import web
 from tasks.clients import lane, llm
 from tasks.clients.lane import open_lane
 from tasks.clients.outcome import CallFault, Reply
+from tasks.clients.plain_replies import REPLY_BYTES
 from tasks.clients.wire import Wire, open_wire
 from tasks.core.allowances import read_allowances
 from tasks.core.errors import UsageError
@@ -175,7 +176,7 @@ def fast_call(models: ModelServer) -> Reply | CallFault:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize(("size", "whole"), [(lane.REPLY_BYTES - 1000, True), (lane.REPLY_BYTES, False)])
+@pytest.mark.parametrize(("size", "whole"), [(REPLY_BYTES - 1000, True), (REPLY_BYTES, False)])
 def test_a_reply_that_is_too_long_is_cut_off(model_server: ModelServer, size: int, whole: bool) -> None:
     model_server.default = server.answer("x" * size)
     found = fast_call(model_server)

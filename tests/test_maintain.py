@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 
 from flows.maintain import check_maintain
-from tasks.clients import compaction, frames, journal, storage, table
+from tasks.clients import compaction, frames, storage, table
 from tasks.clients.batch_records import join_keys
 from tasks.clients.lease import hold_lease
+from tasks.clients.lookup import find_paid, find_segments
 from tasks.core.columns import JOURNAL
 from tasks.core.errors import UsageError
 from tasks.core.layout import Layout
@@ -38,9 +39,8 @@ def segment(uri: str, name: str, *completions: tuple[str, str, int]) -> None:
     frames.write_frame(pl.DataFrame(rows, schema=JOURNAL), f"{uri}/segments/{name}.parquet")
 
 
-def look_up(uri: str, *keys: str) -> dict[str, str]:
-    wanted = pl.LazyFrame({"request_key": keys})
-    found = journal.keep_earliest(journal.look_up(uri, wanted).collect())
+def find(uri: str, *keys: str) -> dict[str, str]:
+    found = find_paid(uri, pl.LazyFrame({"request_key": keys}))
     return dict(found.select("request_key", "text").iter_rows())
 
 
@@ -58,19 +58,19 @@ def recipe(bucket: str) -> str:
 
 def test_a_look_up_finds_the_same_before_during_and_after_compaction(recipe: str) -> None:
     whole = {"k1": "first", "k2": "second", "k3": "third"}
-    assert look_up(recipe, *whole) == whole
+    assert find(recipe, *whole) == whole
     assert compaction.compact_recipe(recipe, "me", NOW) == compaction.Compaction(merged=2)
-    assert look_up(recipe, *whole) == whole
+    assert find(recipe, *whole) == whole
     assert names(recipe).count("segments") == 2, "a reader may have listed them before"
     done = compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
     assert done == compaction.Compaction(deleted=2)
-    assert look_up(recipe, *whole) == whole
+    assert find(recipe, *whole) == whole
     assert names(recipe) == ["compacted"]
 
 
 def test_a_compacted_file_is_sorted_and_holds_each_key_once(recipe: str) -> None:
     compaction.compact_recipe(recipe, "me", NOW)
-    (file,) = [uri for uri in journal.find_segments(recipe) if "/compacted/" in uri]
+    (file,) = [uri for uri in find_segments(recipe) if "/compacted/" in uri]
     rows = frames.read_frame(file)
     assert rows["request_key"].to_list() == ["k1", "k2", "k3"]
     assert rows.schema == pl.Schema(JOURNAL)
@@ -82,13 +82,13 @@ def test_new_segments_are_merged_with_what_was_merged_before(recipe: str) -> Non
     segment(recipe, "d", ("k4", "fourth", 4))
     assert compaction.compact_recipe(recipe, "me", NOW) == compaction.Compaction(merged=2)
     compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
-    assert look_up(recipe, "k1", "k2", "k3", "k4") == {"k1": "first", "k2": "second", "k3": "third", "k4": "fourth"}
+    assert find(recipe, "k1", "k2", "k3", "k4") == {"k1": "first", "k2": "second", "k3": "third", "k4": "fourth"}
 
 
 def test_completions_that_are_too_old_are_left_out_and_others_kept(recipe: str) -> None:
     compaction.compact_recipe(recipe, "me", NOW, oldest=NOW + timedelta(seconds=2.5))
     compaction.compact_recipe(recipe, "me", NOW + timedelta(days=1, hours=1))
-    assert look_up(recipe, "k1", "k2", "k3") == {"k3": "third"}
+    assert find(recipe, "k1", "k2", "k3") == {"k3": "third"}
 
 
 def test_what_is_kept_of_batches_goes_with_the_completions(bucket: str) -> None:
@@ -256,9 +256,9 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
         rows = table.scan(table.open_table(uri))
         assert rows is not None
         assert rows.collect()["task"].to_list() == [other]
-    assert look_up(asked, *keys) == {keys[1]: "kept"}
+    assert find(asked, *keys) == {keys[1]: "kept"}
     assert storage.read_bytes(at_provider) == join_keys(keys[1:])
-    assert look_up(listed, "one", "two") == {"two": json.dumps([other])}
+    assert find(listed, "one", "two") == {"two": json.dumps([other])}
     assert json.loads(storage.read_bytes(layout.report("r"))) == {"samples": [{"task": other}]}
     assert storage.read_bytes(f"{layout.destination}/tasks/a.jsonl") == json.dumps({"task": other}).encode() + b"\n"
 
@@ -288,8 +288,8 @@ def test_what_only_contains_the_words_of_a_forgotten_description_is_kept(bucket:
     segment(listed, "a", *((text, text, 1) for text in REPLIES))
     storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
     forget_description.fn(layout, "me", "news")
-    assert look_up(asked, key, "other") == {"other": pair}
-    assert set(look_up(listed, *REPLIES)) == {text for text, lists_it in REPLIES.items() if not lists_it}
+    assert find(asked, key, "other") == {"other": pair}
+    assert set(find(listed, *REPLIES)) == {text for text, lists_it in REPLIES.items() if not lists_it}
     # Composed and decomposed letters are the same; a description of nothing but marks is in no blank line.
     assert lists_description('["1. NFC cafe\u0301"]', "NFC caf\u00e9")
     assert not lists_description("Sorry,\n\nno.", "*")
@@ -378,4 +378,4 @@ def test_a_description_is_forgotten_after_a_compaction_that_is_under_way(
             # What it has read it writes again, under another name.
             segment(listed, "merged", ("one", '["news"]', 1))
         forgetting.result()
-    assert look_up(listed, "one") == {}
+    assert find(listed, "one") == {}

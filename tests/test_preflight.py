@@ -8,8 +8,9 @@ import pytest
 
 from flows.run import main
 from tasks.clients import frames, storage
-from tasks.clients.journal import Journal, local_folder
+from tasks.clients.journal import Journal
 from tasks.clients.lease import hold_lease
+from tasks.clients.leftovers import local_folder
 from tasks.core.columns import COMPLETIONS
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
@@ -129,7 +130,7 @@ def test_what_a_killed_run_left_on_this_machine_is_not_paid_and_stays_there(
 ) -> None:
     recipe = Recipe(model_name="openai/x")
     (key,) = request_keys(recipe, [build_prompt(TASKS[3], "English")], [0])
-    left = local_folder() / "journal" / "dead-000001.jsonl"
+    left = local_folder() / "dead-000001.jsonl"
     left.parent.mkdir(exist_ok=True)
     row = dict.fromkeys(COMPLETIONS) | {"request_key": key, "completed_at": "2026-01-01T00:00:00+00:00"}
     left.write_text("".join(json.dumps(line) + "\n" for line in (_header(bucket, recipe), row)))

@@ -1,30 +1,29 @@
-"""One request until its completion: attempts, what they cost, and when a run has seen enough."""
+"""One request until its completion: attempt after attempt, each outcome written down before it counts."""
 
-import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tasks.clients.breaker import Breaker
 from tasks.clients.budget import Budget
 from tasks.clients.llm import CALL_DEADLINE_SECONDS
+from tasks.clients.metered_call import MeteredCall
 from tasks.clients.outcome import Call, CallFault, Reply, make_completion, no_reply
 from tasks.clients.pacing import (
     BACKOFF_CEILING_SECONDS,
     BACKOFF_SECONDS,
     PATIENCE_SECONDS,
-    Breaker,
     Ceiling,
     Limiter,
 )
 from tasks.clients.rates import Place, Rates
-from tasks.core.errors import ModelError, PairmillError, StoppedError
+from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError
 from tasks.core.price import Price
 from tasks.core.rules import CALL_FAILED, TURNED_DOWN
 
 ATTEMPTS = 5
-RESUME = "What was paid for is kept: run the same command again to go on."
 
 
 class Record(Protocol):
@@ -88,11 +87,11 @@ class Attempts:
         self.stopped: PairmillError | None = None
         self.on_stop: Callable[[], object] = lambda: None
         self.limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
-        self._call, self._journal = call, journal
-        self.budget, self._price, self._find_problem = budget, price, find_problem
-        self._deadline, self._backoff, self._patience = deadline_seconds, backoff_seconds, patience_seconds
+        self.budget = budget
+        self._call = MeteredCall(call, self.limiter.rates, budget, price, deadline_seconds)
+        self._journal, self._find_problem = journal, find_problem
+        self._backoff, self._patience = backoff_seconds, patience_seconds
         self._breaker = Breaker()
-        self._reached = False
 
     def stop(self, error: PairmillError) -> None:
         """Let no further attempt begin: each raises `error`; the first stop counts, and calls `on_stop`."""
@@ -154,7 +153,7 @@ class Attempts:
         if self._journal.lost is not None:
             raise self._journal.lost
         try:
-            reply = await self._attempt(request, place)
+            reply = await self._call(request.prompt, request.model_name, place)
         except CallFault as fault:
             match fault.kind:
                 case "fatal":
@@ -164,7 +163,7 @@ class Attempts:
                 case "throttled":
                     tries.throttles, tries.pause = tries.throttles + 1, 0.0
                     self._throttle(place, fault)
-                case "transient" if fault.unreached and not self._reached:
+                case "transient" if fault.unreached and not self._call.reached:
                     # Nobody was ever there: that is found out fast, and no other request is tried.
                     tries.failures, tries.pause = tries.failures + 1, random.random() * self._backoff  # noqa: S311
                     if tries.failures == ATTEMPTS:
@@ -181,42 +180,6 @@ class Attempts:
             return None
         self.limiter.succeeded(place)
         return self._keep(request, reply, place, tries)
-
-    async def _attempt(self, request: Request, place: Place) -> Reply:
-        """Make one call within the deadline; whatever comes of it, the ledgers are settled.
-
-        Raises:
-            CallFault: It brought no reply.
-            StoppedError: The budget does not allow it.
-        """
-        reserved = await self.budget.reserve(request.prompt, request.model_name) if self.budget else 0.0
-        # Cancelled in flight, it may be billed all the same.
-        cost: float | None = None
-        tokens: int | None = None
-        headers: Mapping[str, str] = {}
-        try:
-            try:
-                async with asyncio.timeout(self._deadline):
-                    reply = await self._call(request.prompt)
-            except TimeoutError:
-                message = f"no whole reply within {self._deadline:g} seconds"
-                raise CallFault("transient", message, billed=True) from None
-            if self._price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
-                reply = replace(reply, cost_usd=self._price.of(reply.input_tokens, reply.output_tokens))
-            self._reached = True
-            cost, headers = reply.cost_usd, reply.headers
-            tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
-            return reply
-        except CallFault as fault:
-            self._reached |= not fault.unreached
-            cost, headers = None if fault.billed else 0.0, fault.headers
-            raise
-        finally:
-            self.limiter.rates.settle(place, tokens)
-            if headers:
-                self.limiter.rates.heed(place, headers, time.monotonic())
-            if self.budget:
-                self.budget.settle(reserved, cost)
 
     def _throttle(self, place: Place, fault: CallFault) -> None:
         if not self.limiter.throttled(place, fault.retry_after):

@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.clients.batch_sending import ROWS, Desk
 from tasks.clients.outcome import CallFault, Reply, make_completion, no_reply
-from tasks.clients.patience import RESUME
+from tasks.clients.patience import NOTHING_TWICE
 from tasks.core.batching import SHARE_OF_PRICE, Batch, Job
 from tasks.core.columns import JOURNAL
 from tasks.core.errors import ModelError
@@ -85,11 +85,11 @@ class Collector:
         strange = f"; {unknown:,} lines answer what it was not asked, or twice" if unknown else ""
         desk.note(f"batch {job.id} is {job.status}: {answered:,} of {batch.requests:,} requests answered{strange}")
         if fatal:
-            raise ModelError(f"{fatal} {RESUME}")
+            raise ModelError(f"{fatal} {NOTHING_TWICE}")
         if not answered and job.status == "failed" and batch.attempt > 1 and not job.too_much:
             why = job.problem or "it does not say why"
             raise ModelError(
-                f"The provider has failed a whole batch twice ({why}). Nothing of it was paid for. {RESUME}"
+                f"The provider has failed a whole batch twice ({why}). Nothing of it was paid for. {NOTHING_TWICE}"
             )
         return left
 

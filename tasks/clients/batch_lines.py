@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from tasks.clients.concealment import one_line
-from tasks.clients.lane import REPLY_BYTES, FastCall
 from tasks.clients.outcome import CallFault, Reply, classify
+from tasks.clients.plain_replies import REPLY_BYTES, PlainReplies
 from tasks.clients.wire import Wire, open_wire
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.requests import Recipe
@@ -33,7 +33,7 @@ class BatchLines:
             raise UsageError(f"{recipe.model_name} cannot be asked in batches: {error}. Leave --batch out.") from error
         except Exception as error:  # litellm's, for a parameter that the model does not take
             raise ModelError(classify(error, recipe.model_name).message) from error
-        self._read = FastCall(self._wire).read
+        self._read = PlainReplies(self._wire).read
 
     def write(self, key: str, prompt: str) -> bytes:
         """Return the line of a request."""

@@ -11,7 +11,7 @@ import polars as pl
 from tasks.clients.batch_records import Records
 from tasks.clients.budget import Budget
 from tasks.clients.outcome import CallFault, Reply
-from tasks.clients.patience import RESUME, Patience, pause_after
+from tasks.clients.patience import NOTHING_TWICE, Patience, pause_after
 from tasks.core import batching
 from tasks.core.batching import ATTEMPTS, FEWEST_REQUESTS, SHARE_OF_PRICE, Batch, Job, name_batch
 from tasks.core.errors import ModelError, StoppedError
@@ -172,7 +172,9 @@ class Sender:
         desk, file_id, attempt = self._desk, "", 0
         desk.patience.check()
         if not desk.records.write(batch, keys):
-            raise StoppedError(f"Another run sends the same batch, {desk.records.uri}/{batch.name}.json. {RESUME}")
+            raise StoppedError(
+                f"Another run sends the same batch, {desk.records.uri}/{batch.name}.json. {NOTHING_TWICE}"
+            )
         while True:
             try:
                 file_id = file_id or desk.api.upload(path)
@@ -188,7 +190,7 @@ class Sender:
                 if fault.kind in ("fatal", "refused") or attempt == ATTEMPTS:
                     desk.records.drop(batch)
                     error = ModelError if fault.kind in ("fatal", "refused") else StoppedError
-                    raise error(f"No batch was sent: {fault.message.rstrip('.')}. {RESUME}") from None
+                    raise error(f"No batch was sent: {fault.message.rstrip('.')}. {NOTHING_TWICE}") from None
                 desk.patience.wait(pause_after(fault, attempt))
             else:
                 desk.note(f"a batch of {batch.requests:,} requests was sent, {sent.job}")

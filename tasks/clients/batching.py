@@ -8,7 +8,7 @@ import polars as pl
 from tasks.clients.batch_collecting import Collector
 from tasks.clients.batch_sending import Desk, Sender
 from tasks.clients.outcome import CallFault
-from tasks.clients.patience import PATIENCE_SECONDS, RESUME
+from tasks.clients.patience import NOTHING_TWICE, PATIENCE_SECONDS
 from tasks.core.batching import ATTEMPTS, FEWEST_REQUESTS, Batch, Job, next_pause
 from tasks.core.errors import StoppedError
 
@@ -116,5 +116,5 @@ class Batching:
             jobs = ", ".join(batch.job for batch in self.open.values())
             raise StoppedError(
                 f"The provider does not end {jobs} within {PATIENCE_SECONDS / 60:,.0f} minutes. Their requests may "
-                f"still be answered there, and are not paid for a second time elsewhere. {RESUME}"
+                f"still be answered there, and are not paid for a second time elsewhere. {NOTHING_TWICE}"
             )

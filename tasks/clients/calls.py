@@ -13,9 +13,9 @@ from concurrent.futures import CancelledError as FutureCancelledError
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
-from tasks.clients.attempts import RESUME, Attempts, Request
+from tasks.clients.attempts import Attempts, Request
 from tasks.core.dealing import Standing
-from tasks.core.errors import PairmillError, StoppedError
+from tasks.core.errors import STOPPED, PairmillError, StoppedError
 
 STOP_SECONDS = 5.0
 # A call in flight makes thousands of objects and hardly a cycle: Python's collector, which looks after every 700
@@ -68,7 +68,7 @@ class ModelClient:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop paying at once: calls in flight are cancelled, what has arrived is kept."""
-        self.stop(StoppedError(f"The run was stopped. {RESUME}"))
+        self.stop(StoppedError(STOPPED))
         self._wait(self._drain())
         if self._close_call is not None:
             self._wait(self._close_call())
@@ -84,7 +84,7 @@ class ModelClient:
 
     def _stop_all(self, first: Attempts) -> None:
         for one in self.models:
-            one.stop(first.stopped or StoppedError(f"The run was stopped. {RESUME}"))
+            one.stop(first.stopped or StoppedError(STOPPED))
         self._loop.call_soon_threadsafe(self._cancel_shards)
 
     def complete(self, requests: list[Request]) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ class ModelClient:
         try:
             return future.result()
         except FutureCancelledError:
-            raise self.attempts.stopped or StoppedError(f"The run was stopped. {RESUME}") from None
+            raise self.attempts.stopped or StoppedError(STOPPED) from None
 
     def borrow(self) -> None:
         """Spend only what `lend` allows, before the first call."""

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.clients import frames, journal, storage
+from tasks.clients import frames, storage
 from tasks.clients.lease import hold_lease
+from tasks.clients.lookup import EARLIEST
 from tasks.clients.storage import StoredObject
 from tasks.core.errors import StorageError
 
@@ -69,9 +70,7 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None
     if oldest is not None:
         rows = rows.filter(pl.col("completed_at") >= oldest)
     earliest = (
-        rows.sort("request_key", *journal.EARLIEST)
-        .unique("request_key", keep="first", maintain_order=True)
-        .drop("segment")
+        rows.sort("request_key", *EARLIEST).unique("request_key", keep="first", maintain_order=True).drop("segment")
     )
     frames.sink_frame(earliest, f"{target}.parquet")
     wanted = rows.select(pl.col("request_key").n_unique()).collect(engine="streaming").item()

@@ -1,4 +1,4 @@
-"""How many calls may be in flight, and when a run has seen enough failures."""
+"""How many calls may be in flight."""
 
 import asyncio
 import math
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tasks.clients.rates import Place, Rates
-from tasks.core.errors import StoppedError
+from tasks.core.errors import RESUME, StoppedError
 
 CUT = 0.7
 # The first call goes alone, since it may tell that none will do; then so many.
@@ -20,8 +20,6 @@ CALM_ROUND_TRIPS = 20
 PATIENCE_SECONDS = 600.0
 BACKOFF_SECONDS = 1.0
 BACKOFF_CEILING_SECONDS = 60.0
-FAILURE_STREAK = 20
-EQUAL_REFUSALS = 50
 
 
 class Ceiling:
@@ -179,8 +177,7 @@ class Limiter:
                 self._waiting.popleft().set_exception(
                     StoppedError(
                         f"The provider's rate limit is used up for another {delay:,.0f} seconds, and a run waits "
-                        f"{self._patience:,.0f} at most. What was paid for is kept: run the same command again "
-                        "to go on."
+                        f"{self._patience:,.0f} at most. {RESUME}"
                     )
                 )
                 continue
@@ -195,32 +192,3 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self.give_places)
-
-
-class Breaker:
-    """Says when going on would only burn money: reasons stop the run, resumable."""
-
-    def __init__(self) -> None:
-        self._streak = 0
-        self._first: list[str] = []
-
-    @property
-    def at_start(self) -> bool:
-        """Whether the first requests are not all finished yet."""
-        return len(self._first) < EQUAL_REFUSALS
-
-    def note(self, *, failed: bool, problem: str | None) -> str | None:
-        """Note one finished request, in order of completion, and return why to stop, if so.
-
-        Args:
-            failed: Whether the call failed after all its attempts.
-            problem: Why nothing came of the request, None for a good reply; asked for at the start only.
-        """
-        self._streak = self._streak + 1 if failed else 0
-        if self._streak >= FAILURE_STREAK:
-            return f"{self._streak} calls in a row failed after all their attempts"
-        if self.at_start:
-            self._first.append(problem or "")
-            if not self.at_start and problem and set(self._first) == {problem}:
-                return f"each of the first {EQUAL_REFUSALS} requests came to nothing for one reason, {problem}"
-        return None

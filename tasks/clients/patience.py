@@ -9,7 +9,7 @@ from tasks.core.errors import ModelError, StoppedError
 
 # Of nothing but faults, before the run stops.
 PATIENCE_SECONDS = 3600.0
-RESUME = "Nothing is sent twice: run the same command again to go on."
+NOTHING_TWICE = "Nothing is sent twice: run the same command again to go on."
 
 
 class Patience:
@@ -69,10 +69,12 @@ class Patience:
         """
         said = fault.message.rstrip(".")
         if fault.kind in ("fatal", "refused"):
-            raise ModelError(f"At the provider, {what}: {said}. {RESUME}")
+            raise ModelError(f"At the provider, {what}: {said}. {NOTHING_TWICE}")
         self._faults_since = self._faults_since or self.now()
         if self.now() - self._faults_since > PATIENCE_SECONDS:
-            raise StoppedError(f"At the provider, {what} for {PATIENCE_SECONDS / 60:,.0f} minutes: {said}. {RESUME}")
+            raise StoppedError(
+                f"At the provider, {what} for {PATIENCE_SECONDS / 60:,.0f} minutes: {said}. {NOTHING_TWICE}"
+            )
 
 
 def pause_after(fault: CallFault, attempt: int = 0) -> float:

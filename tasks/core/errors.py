@@ -13,6 +13,10 @@ Bad data is never one of these: it becomes a rejected row with its reasons.
 Each takes one message, so that it survives pickling across processes.
 """
 
+# What a message about a run that ended early says last.
+RESUME = "What was paid for is kept: run the same command again to go on."
+STOPPED = f"The run was stopped. {RESUME}"
+
 
 class PairmillError(Exception):
     """A broken world: stops the run; its message is what the user reads."""

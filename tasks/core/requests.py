@@ -112,6 +112,10 @@ class Order:
         ours, theirs = (name.partition("/")[0] for name in (self.recipe.model_name, model_name))
         return self.api_base if ours == theirs else ""
 
+    def journal_of(self, model_name: str) -> str:
+        """The prefix of what was paid for under a model's recipe."""
+        return self.layout.journal(self.recipe_of(model_name).recipe_id)
+
     @property
     def layout(self) -> Layout:
         """Where everything of this run lies."""

@@ -128,7 +128,8 @@ def look_up(*, provider: str, keys: int, rows: int) -> Figures:
     """Look `rows` requests up in a journal of `keys`, half of them in it, and count what was read."""
     import polars as pl
 
-    from tasks.clients import journal, storage
+    from tasks.clients import storage
+    from tasks.clients.lookup import look_up as find
 
     uri = f"{BUCKET}/journal-{keys}/recipe=x"
     held = _fill_random(uri, keys)
@@ -140,7 +141,7 @@ def look_up(*, provider: str, keys: int, rows: int) -> Figures:
         os.environ["AWS_ENDPOINT_URL"] = os.environ["COUNTING_URL"]
         taken = _take_counts()
         memory, cpu, started = _settle(), time.process_time(), time.monotonic()
-        journal.look_up(uri, pl.scan_parquet(plan)).sink_parquet(Path(folder) / "found.parquet")
+        find(uri, pl.scan_parquet(plan)).sink_parquet(Path(folder) / "found.parquet")
         seconds, cpu, memory = time.monotonic() - started, time.process_time() - cpu, peak_mb() - memory
         taken = _take_counts()
         found = pl.scan_parquet(Path(folder) / "found.parquet").select(pl.len()).collect().item()

@@ -1,0 +1,57 @@
+"""Finds what was paid for before: in bulk, by the keys of requests, never one by one."""
+
+import polars as pl
+
+from tasks.clients import frames, storage
+from tasks.clients.leftovers import upload_leftovers
+from tasks.core.columns import JOURNAL
+from tasks.core.rules import CALL_FAILED
+
+# A call that failed for good is no answer: any other completion of its key counts before it.
+FAILED = pl.col("error").eq_missing(CALL_FAILED)
+EARLIEST = (FAILED, pl.col("completed_at"), pl.col("segment"))
+
+
+def find_segments(uri: str) -> list[str]:
+    """Return the URIs of the recipe's segments, in the order of their names."""
+    return [item.uri for item in storage.list_objects(uri) if item.uri.endswith(".parquet")]
+
+
+def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.LazyFrame:
+    """Return every completion that the journal at `uri` has for the keys of `wanted`.
+
+    Args:
+        uri: The recipe's prefix.
+        wanted: Column request_key, and any others, which travel along.
+        failures: With calls that failed for good, too; they are kept only where another model could take over.
+
+    Returns:
+        JOURNAL's columns, `segment` and those of `wanted`, unsorted; a key may
+        stand twice, see `keep_earliest`.
+    """
+    segments = find_segments(uri)
+    if not segments:
+        empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
+        return empty.join(wanted, on="request_key")
+    known = frames.scan_frames(segments, include_file_paths="segment")
+    if not failures:
+        known = known.filter(~FAILED)
+    # The journal is the larger side, whatever polars guesses: it streams past the plan's keys.
+    return known.join(wanted, on="request_key", build_side="force_right")
+
+
+def keep_earliest(completions: pl.DataFrame) -> pl.DataFrame:
+    """Keep one completion a key: the earliest answer, then the first by its segment's name."""
+    return completions.sort(EARLIEST).unique("request_key", keep="first", maintain_order=True)
+
+
+def find_paid(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.DataFrame:
+    """Return one completion for each key of `wanted` that was paid for, as far as that is known here.
+
+    What a process has left on this machine goes to the bucket first. Arguments and columns as of `look_up`.
+
+    Raises:
+        StorageError: The bucket does not take it.
+    """
+    upload_leftovers(uri)
+    return keep_earliest(look_up(uri, wanted, failures=failures).collect(engine="streaming"))
