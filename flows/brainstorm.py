@@ -133,7 +133,7 @@ def brainstorm(
     # Imported here, so that the form and --help do not wait for polars.
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
     from tasks.extract import hold_source  # noqa: PLC0415
-    from tasks.session import open_model  # noqa: PLC0415
+    from tasks.open_model import open_model  # noqa: PLC0415
 
     # Two at once would pay for the same lists.
     with hold_source(wish.order) as check, open_model(wish.order, Plan()) as model:

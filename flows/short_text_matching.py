@@ -113,8 +113,8 @@ def generate_short_text_pairs(
     from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
     from tasks.generate import generate_completions  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
+    from tasks.open_model import open_model  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415
-    from tasks.session import open_model  # noqa: PLC0415
     from tasks.validate import validate_pairs  # noqa: PLC0415
 
     judged: list[Shard] = []

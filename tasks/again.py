@@ -8,6 +8,7 @@ import polars as pl
 from prefect import get_run_logger
 
 from tasks.clients import frames, table
+from tasks.core.columns import ACCEPTED
 from tasks.core.planning import GROUP, next_requests
 from tasks.core.plans import Plan, Shard
 from tasks.core.requests import Order
@@ -68,7 +69,7 @@ def _find_short(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
     """Return the groups with rejected rows, each with as many pairs `missing`."""
     own = ["task", *GROUP, *plan.source_columns]
     return (
-        judged.filter(pl.col("reasons").list.len() > 0)
+        judged.filter(~ACCEPTED)
         .select("plan_row", *own)
         .group_by(GROUP)
         .agg(pl.col("plan_row").min(), pl.exclude("plan_row", *GROUP).first(), missing=pl.len().cast(pl.Int64))

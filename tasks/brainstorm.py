@@ -25,6 +25,7 @@ from tasks.core.brainstorming import (
     brings_little,
     request_lists,
 )
+from tasks.core.columns import NO_CHOICES
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.policy import step
@@ -167,7 +168,7 @@ def read_known(uri: str, run_id: str) -> Iterator[str]:
 
 
 def _report(wish: Brainstorm, found: _Found, uri: str, spent_usd: float) -> BrainstormReport:
-    paid = [row for row in found.completions if not row["cached"] and row["error"] in (None, "no_choices")]
+    paid = [row for row in found.completions if not row["cached"] and row["error"] in (None, NO_CHOICES)]
     costs = [row["cost_usd"] for row in paid]
     reasons = Counter(reason for row in found.rejected for reason in row["reasons"])
     finished_at = datetime.now(UTC)

@@ -24,6 +24,7 @@ from tasks.clients.journal import Journal
 from tasks.clients.lookup import find_paid
 from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
+from tasks.core.columns import REPLIED
 from tasks.core.errors import UsageError
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
@@ -154,6 +155,6 @@ def _fill_shards(order: Order, shards: Sequence[Shard], requests: Path, folder: 
         completions = pl.read_parquet(found)
         uri = f"{order.staging}/batched/{shard.number:06}.parquet"
         frames.write_frame(fill_in(frames.read_frame(shard.uri), completions), uri)
-        paid = completions.filter(pl.col("error").is_null() | (pl.col("error") == "no_choices"))
+        paid = completions.filter(REPLIED)
         batches = tuple(completions["batch"].drop_nulls().unique().sort())
         yield replace(shard, uri=uri, batched=paid.height, batches=batches)

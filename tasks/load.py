@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from tasks.clients import frames, publishing, storage, table
 from tasks.clients.holdings import check_quota
 from tasks.clients.lease import Lease, hold_lease
-from tasks.core.columns import TEXTS, with_missing
+from tasks.core.columns import ACCEPTED, TEXTS, with_missing
 from tasks.core.drift import Drift
 from tasks.core.duplicates import KEYS
 from tasks.core.errors import RejectedError, StorageError
@@ -78,7 +78,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
             raise _too_different(drift, order)
         if not before.done:
             if before.pairs is not None and before.pairs.version() != plan.pairs_version:
-                check_quota(before.pairs, decided.filter(pl.col("reasons").list.len() == 0), order)
+                check_quota(before.pairs, decided.filter(ACCEPTED), order)
             _commit(order, plan, decided, before, lease)
     report = _report(order, figures, _now_published(order), published=True)
     with suppress(StorageError):  # published is published; maintain removes what is left
@@ -118,9 +118,8 @@ def _published(order: Order, pairs: table.Table) -> tuple[pl.LazyFrame | None, p
 
 
 def _commit(order: Order, plan: Plan, decided: pl.LazyFrame, before: publishing.Before, lease: Lease) -> None:
-    accepted = pl.col("reasons").list.len() == 0
     redo = order.on_published == "redo"
-    rejected = decided.filter(~accepted).select(rejected_columns(plan.source_columns))
+    rejected = decided.filter(~ACCEPTED).select(rejected_columns(plan.source_columns))
     rest = None if redo else table.scan(before.rejected, order.partition)
     if rest is not None:
         # A request that is judged anew has one row, not two.
@@ -128,7 +127,7 @@ def _commit(order: Order, plan: Plan, decided: pl.LazyFrame, before: publishing.
         rejected = pl.concat([rest, rejected], how="diagonal_relaxed")
     lease.check()
     table.publish(order.layout.rejected, rejected, before.what, overwrite=True)
-    pairs = decided.filter(accepted).select(pair_columns(plan.source_columns))
+    pairs = decided.filter(ACCEPTED).select(pair_columns(plan.source_columns))
     lease.check()
     table.publish(order.layout.pairs, pairs, before.what, overwrite=redo)
 

@@ -11,11 +11,8 @@ from tasks.clients.calls import ModelClient
 from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
 from tasks.core.errors import RESUME, PairmillError, StoppedError
-from tasks.core.plans import Plan
 from tasks.core.requests import Order
 from tasks.models import Expects, connect
-from tasks.processes import count_processes, find_cluster
-from tasks.progress import progress
 from tasks.window import STEPS_IN_FLIGHT
 
 # Without a visit a process stops paying: half a lease's term, so before another run of the source can begin.
@@ -207,33 +204,8 @@ def leave(token: str, error: PairmillError) -> Status:
 
 
 @contextmanager
-def open_model(order: Order, plan: Plan) -> Iterator[Model]:
-    """Hold the run's model clients and journals inside the block, in this process or in those of a cluster.
-
-    Where the journal answers the whole plan, they are opened only by the first step
-    that has something to pay for. Leaving the block by whatever way stops paying at
-    once and flushes the journals.
-
-    Raises:
-        UsageError, ModelError: The model's name or key cannot work.
-        StorageError: What an earlier process left behind cannot be uploaded.
-        StoppedError: The cluster is gone.
-    """
-    progress.begin("generate", plan.requests)
-    progress.cached = plan.cached
-    model = Model(order, _expects(plan))
-    if cluster := find_cluster():
-        from tasks.crew import lead  # noqa: PLC0415  (needs the extra dask)
-
-        with lead(replace(model, processes=count_processes()), cluster) as shared:
-            yield shared
-    else:
-        with _hold(model, now=plan.requests > plan.cached):
-            yield model
-
-
-@contextmanager
-def _hold(model: Model, *, now: bool) -> Iterator[None]:
+def hold(model: Model, *, now: bool) -> Iterator[None]:
+    """Hold this process's client and journals inside the block, opened `now` or by the first step that needs them."""
     with ExitStack() as stack:
         session = _sessions[model.token] = Session(model, stack)
         try:
@@ -243,14 +215,3 @@ def _hold(model: Model, *, now: bool) -> Iterator[None]:
         finally:
             session.end()
             del _sessions[model.token]
-
-
-def _expects(plan: Plan) -> Expects:
-    """Return what the first replies must hold.
-
-    Where the destination has judged descriptions of this source before, those left
-    may well be the ones that nothing ever comes of.
-    """
-    if not plan.requests:
-        return "text"
-    return "nothing" if plan.already_served or plan.already_rejected else "pairs"

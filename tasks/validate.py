@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-import polars as pl
-
 from tasks.clients import frames
+from tasks.core.columns import ACCEPTED
 from tasks.core.judging import judge_completions
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
@@ -21,4 +20,4 @@ def validate_pairs(shard: Shard, order: Order) -> Shard:
     judged = judge_completions(frames.read_frame(shard.uri).lazy(), order)
     uri = f"{order.staging}/judged/{shard.number:06}.parquet"
     frames.write_frame(judged, uri)
-    return replace(shard, uri=uri, rejected=judged.filter(pl.col("reasons").list.len() > 0).height)
+    return replace(shard, uri=uri, rejected=judged.filter(~ACCEPTED).height)

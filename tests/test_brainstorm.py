@@ -34,7 +34,7 @@ from tasks.core.layout import Layout
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.core.plans import Plan
-from tasks.session import open_model
+from tasks.open_model import open_model
 from tests.model_server import ModelServer, answer, completion, good_text
 from tests.orders import ORDER
 

@@ -19,6 +19,7 @@ from tasks.clients.pacing import (
     Limiter,
 )
 from tasks.clients.rates import Place, Rates
+from tasks.core.columns import NO_CHOICES
 from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError
 from tasks.core.price import Price
 from tasks.core.rules import CALL_FAILED, TURNED_DOWN
@@ -200,7 +201,7 @@ class Attempts:
         """Write the reply down, then count it."""
         completion = make_completion(reply, time.monotonic() - place.at, tries.failures + 1, tries.throttles)
         self._journal.append(request.key, completion)
-        refused = reply.error not in (None, "no_choices")
+        refused = reply.error not in (None, NO_CHOICES)
         self.paid += not refused
         self.failed += refused
         problem = self._find_problem(reply) if self._breaker.at_start else None

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from tasks.clients.outcome import Call, Reply, classify
+from tasks.core.columns import NO_CHOICES
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import as_unicode
 from tasks.core.price import Price
@@ -154,7 +155,7 @@ def read_response(response: Any, cost: float | None) -> Reply:
         input_tokens=_count(usage.prompt_tokens) if told else None,
         output_tokens=_count(usage.completion_tokens) if told else None,
         cost_usd=float(cost) if told and cost is not None else None,
-        error=None if choice else "no_choices",
+        error=None if choice else NO_CHOICES,
         headers={name.removeprefix("llm_provider-"): str(value) for name, value in headers.items()},
     )
 

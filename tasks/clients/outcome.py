@@ -18,7 +18,7 @@ from tasks.clients.concealment import conceal, one_line
 class Reply:
     """One reply that was paid for, good or not; None where the provider said nothing.
 
-    `error` is "no_choices" for a reply without a completion. `headers` are the
+    `error` is NO_CHOICES for a reply without a completion. `headers` are the
     response's, names in lower case: rate limits are read from them.
     """
 

@@ -46,6 +46,10 @@ COMPLETIONS: Schema = {
     "completed_at": UTC_TIME,
 }
 
+NO_CHOICES = "no_choices"
+# A reply came, good or not, and was paid for.
+REPLIED = pl.col("error").is_null() | (pl.col("error") == NO_CHOICES)
+
 JOURNAL: Schema = {"request_key": pl.String, **COMPLETIONS}
 
 # What a published row says beyond the source's own columns. Keys of equal texts are
@@ -78,6 +82,8 @@ LINEAGE: Schema = {
     "created_at": UTC_TIME,
 }
 REJECTION: Schema = {"reasons": pl.List(pl.String), "text": pl.String}
+
+ACCEPTED = pl.col("reasons").list.len() == 0
 
 # What is staged beside them: whether the journal knew the completion, and the models that turned the request down.
 STAGED: Schema = {"cached": pl.Boolean, "turned_down_by": pl.List(pl.String)}

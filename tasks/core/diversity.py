@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from tasks.core.columns import TEXTS
+from tasks.core.columns import ACCEPTED, TEXTS
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.profiles import distinct
 from tasks.core.report import VariationFigures
@@ -15,18 +15,17 @@ DRAWN_PAIRS = 20_000
 
 def measure_variations(judged: pl.LazyFrame) -> dict[str, VariationFigures]:
     """Return the figures of each value, over the rows that were asked for with one."""
-    accepted = pl.col("reasons").list.len() == 0
     repeated = pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
     varied = judged.filter(pl.col("variation").is_not_null()).with_columns(value=pl.col("variation").str.split("; "))
     counted = (
-        varied.select("value", accepted=accepted, repeated=repeated)
+        varied.select("value", accepted=ACCEPTED, repeated=repeated)
         .explode("value")
         .group_by("value")
         .agg(pl.col("accepted").sum(), rejected=(~pl.col("accepted")).sum(), duplicates=pl.col("repeated").sum())
         .sort("value")
     )
     # The request's key is a hash: its order is a draw, and the same one each time.
-    drawn = varied.filter(accepted).select("request_key", "value", *TEXTS).bottom_k(DRAWN_PAIRS, by="request_key")
+    drawn = varied.filter(ACCEPTED).select("request_key", "value", *TEXTS).bottom_k(DRAWN_PAIRS, by="request_key")
     figures, pairs = pl.collect_all([counted, drawn], engine="streaming")
     texts = pairs.sort("request_key").select("value", text=pl.concat_str(TEXTS, separator=" ")).explode("value")
     measured = {value: _distinct_2(rows["text"]) for (value,), rows in texts.group_by("value")}

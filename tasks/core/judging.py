@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from tasks.core.columns import LINEAGE, PAIR, REJECTION
+from tasks.core.columns import ACCEPTED, LINEAGE, PAIR, REJECTION
 from tasks.core.duplicates import KEYS, find_duplicates, find_groups
 from tasks.core.keys import pair_key
 from tasks.core.prompts import PROMPT_HASH
@@ -50,7 +50,7 @@ def reject_duplicates(
         staying: Pairs that stay published in the partition, None where there are none.
         among: Judged rows that they are compared with, `judged` itself where it is None.
     """
-    found = find_duplicates(_accepted(judged if among is None else among), staying)
+    found = find_duplicates((judged if among is None else among).filter(ACCEPTED), staying)
     marked = judged.join(found.lazy(), on="plan_row", how="left", maintain_order="left")
     return marked.with_columns(reasons=_append("reasons", pl.col("found"))).drop("found")
 
@@ -66,7 +66,7 @@ def relate(judged: pl.LazyFrame, staying: pl.LazyFrame | None, elsewhere: pl.Laz
         staying: Pairs that stay published in the partition, None where there are none.
         elsewhere: Pairs of the other partitions, None where there are none.
     """
-    keys = _accepted(judged).select(*KEYS)
+    keys = judged.filter(ACCEPTED).select(*KEYS)
     groups = find_groups(keys if staying is None else pl.concat([staying.select(*KEYS), keys]))
     related = judged.drop("group_id").join(groups.lazy(), on="pair_key", how="left", maintain_order="left")
     if elsewhere is None:
@@ -75,10 +75,6 @@ def relate(judged: pl.LazyFrame, staying: pl.LazyFrame | None, elsewhere: pl.Laz
     known = known.with_columns(found=pl.lit(DUPLICATE_ELSEWHERE)).collect(engine="streaming").lazy()
     related = related.join(known, on="pair_key", how="left", maintain_order="left")
     return related.with_columns(flags=_append("flags", pl.col("found"))).drop("found")
-
-
-def _accepted(judged: pl.LazyFrame) -> pl.LazyFrame:
-    return judged.filter(pl.col("reasons").list.len() == 0)
 
 
 def _append(column: str, name: pl.Expr) -> pl.Expr:

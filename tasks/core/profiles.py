@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.core.columns import TEXTS
+from tasks.core.columns import ACCEPTED, TEXTS
 from tasks.core.drift import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.keys import fold
@@ -19,13 +19,12 @@ OPENING_WORDS = 3
 # An opening is repeated from this share of the texts on, and this many of them.
 OPENING_SHARE, OPENING_ROWS = 0.01, 5
 
-_ACCEPTED = pl.col("reasons").list.len() == 0
 _EXAMPLE = ("language", "input", "positive_document", "text")
 
 
 def profile_rows(judged: pl.LazyFrame) -> Profile:
     """Describe judged rows, as reject_duplicates and relate return them."""
-    accepted = judged.filter(_ACCEPTED)
+    accepted = judged.filter(ACCEPTED)
     examples = (
         judged.select(pl.col("reasons"), example=pl.struct(*_EXAMPLE))
         .explode("reasons", empty_as_null=False)
@@ -42,7 +41,7 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
         *(_lengths(accepted, name) for name in TEXTS),
         *(_openings(accepted, name) for name in TEXTS),
         accepted.group_by("language").agg(rows=pl.len()).sort("rows", "language", descending=[True, False]),
-        judged.select(pl.len(), accepted=_ACCEPTED.sum(), repeated=_repeated().sum()),
+        judged.select(pl.len(), accepted=ACCEPTED.sum(), repeated=_repeated().sum()),
     ]
     found = [one.collect(engine="streaming") for one in asked]
     texts = found[2].sort("request_key").drop("request_key")

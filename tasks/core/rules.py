@@ -11,7 +11,7 @@ from typing import get_args
 
 import polars as pl
 
-from tasks.core.columns import TEXTS
+from tasks.core.columns import NO_CHOICES, TEXTS
 from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.features import PREPARED
 from tasks.core.keys import text_key
@@ -19,7 +19,7 @@ from tasks.core.requests import RowFlag
 
 # What the client could not obtain; `call_failed` alone may be asked for again.
 CALL_FAILED = "call_failed"
-REFUSED_CALLS = ("context_window", "content_policy", "bad_request", "no_choices", CALL_FAILED)
+REFUSED_CALLS = ("context_window", "content_policy", "bad_request", NO_CHOICES, CALL_FAILED)
 REFUSED = "refused"
 # The reasons for which another model may take a request over.
 TURNED_DOWN = (*REFUSED_CALLS, REFUSED)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.core.columns import Schema
+from tasks.core.columns import ACCEPTED, REPLIED, Schema
 from tasks.core.diversity import measure_variations
 from tasks.core.drift import SamplePair
 from tasks.core.planning import GROUP
@@ -92,15 +92,13 @@ def _compare_models(order: Order, judged: pl.LazyFrame | None, shards: Sequence[
     found: dict[str, dict[str, Any]] = {name: {"turned_down": Counter(), "cost_usd": 0.0} for name in order.models}
     if judged is None:
         return found
-    accepted = pl.col("reasons").list.len() == 0
-    replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
     rows = judged.group_by("model_name").agg(
         judged=pl.len(),
-        accepted=accepted.sum(),
-        rejected=(~accepted).sum(),
+        accepted=ACCEPTED.sum(),
+        rejected=(~ACCEPTED).sum(),
         taken_over=(pl.col("turned_down_by").list.len() > 0).sum(),
-        cost_usd=pl.col("cost_usd").filter(replied).sum(),
-        unpriced=pl.col("cost_usd").filter(replied).is_null().sum(),
+        cost_usd=pl.col("cost_usd").filter(REPLIED).sum(),
+        unpriced=pl.col("cost_usd").filter(REPLIED).is_null().sum(),
     )
     unpriced = Counter[str]()
     for row in rows.collect(engine="streaming").iter_rows(named=True):
@@ -132,11 +130,10 @@ def _find_shortfalls(plan: Plan, judged: pl.LazyFrame | None) -> pl.DataFrame:
 
 def _find_rejected_for_good(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
     """Each rejected row is a missing pair, unless a later round's row took its place."""
-    rejected = pl.col("reasons").list.len() > 0
     again = pl.col("plan_row") >= plan.requests
-    rows = judged.select("plan_row", "task", *GROUP, "reasons").filter(rejected | again)
+    rows = judged.select("plan_row", "task", *GROUP, "reasons").filter(~ACCEPTED | again)
     groups = rows.group_by(GROUP).agg(
-        pl.col("plan_row").min(), pl.col("task").first(), missing=rejected.sum().cast(pl.Int64) - again.sum()
+        pl.col("plan_row").min(), pl.col("task").first(), missing=(~ACCEPTED).sum().cast(pl.Int64) - again.sum()
     )
     reasons = (
         rows.explode("reasons", empty_as_null=False)
@@ -169,10 +166,8 @@ _NOTHING: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {
 
 
 def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
-    accepted = pl.col("reasons").list.len() == 0
-    replied = pl.col("error").is_null() | (pl.col("error") == "no_choices")
     fresh = ~pl.col("cached")
-    paid = fresh & replied
+    paid = fresh & REPLIED
     # One after the other: together they would hold every row that they share.
     totals, languages, reasons, flags, groups = (
         one.collect(engine="streaming")
@@ -180,11 +175,11 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
             judged.select(
                 judged=pl.len(),
                 rounds=pl.col("plan_row").max() // plan.requests + 1,
-                accepted=accepted.sum(),
-                rejected=(~accepted).sum(),
+                accepted=ACCEPTED.sum(),
+                rejected=(~ACCEPTED).sum(),
                 cached=pl.col("cached").sum(),
                 paid=paid.sum(),
-                failed=(fresh & ~replied).sum(),
+                failed=(fresh & ~REPLIED).sum(),
                 retried=_sum(pl.col("attempts") - 1, fresh),
                 throttled=_sum(pl.col("throttled"), fresh),
                 input_tokens=_sum(pl.col("input_tokens"), paid),
@@ -192,10 +187,10 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
                 cost_usd=_sum(pl.col("cost_usd"), paid),
                 unpriced=(paid & pl.col("cost_usd").is_null()).sum(),
             ),
-            judged.group_by("language").agg(accepted=accepted.sum(), rejected=(~accepted).sum()).sort("language"),
+            judged.group_by("language").agg(accepted=ACCEPTED.sum(), rejected=(~ACCEPTED).sum()).sort("language"),
             _count_names(judged, "reasons"),
-            _count_names(judged.filter(accepted), "flags"),
-            judged.filter(accepted & pl.col("group_id").is_not_null())
+            _count_names(judged.filter(ACCEPTED), "flags"),
+            judged.filter(ACCEPTED & pl.col("group_id").is_not_null())
             .group_by("group_id")
             .agg(rows=pl.len())
             .select(groups=pl.len(), pairs=pl.col("rows").sum(), largest=pl.col("rows").max().fill_null(0)),
@@ -205,7 +200,7 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
     if figures.pop("unpriced"):
         figures["cost_usd"] = None
     every = max(1, figures["accepted"] // SAMPLE_PAIRS)
-    samples = judged.filter(accepted).select(*SamplePair.model_fields).gather_every(every).head(SAMPLE_PAIRS)
+    samples = judged.filter(ACCEPTED).select(*SamplePair.model_fields).gather_every(every).head(SAMPLE_PAIRS)
     return figures | {
         "by_language": {row.pop("language"): row for row in languages.iter_rows(named=True)},
         "by_variation": measure_variations(judged),

@@ -6,7 +6,7 @@ that model turns down goes to the fallbacks, in their order, under their own key
 
 import polars as pl
 
-from tasks.core.columns import COMPLETIONS
+from tasks.core.columns import COMPLETIONS, REPLIED
 from tasks.core.mix import draw_model, next_model
 from tasks.core.plans import TurnedDown
 from tasks.core.prompts import build_prompt
@@ -140,22 +140,22 @@ def _answer(passed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 
 def sum_up(left: pl.DataFrame) -> tuple[TurnedDown, ...]:
     """Count what models turned down, by model and reason."""
-    fresh, replied = ~pl.col("cached"), pl.col("error").is_null() | (pl.col("error") == "no_choices")
-    paid, asked = fresh & replied, pl.col("attempts") > 0
+    fresh, asked = ~pl.col("cached"), pl.col("attempts") > 0
+    paid = fresh & REPLIED
     figures = (
         left.with_columns(find_turned_down(left).alias("reason"))
         .group_by("model_name", "reason")
         .agg(
             requests=pl.len(),
             paid=paid.sum(),
-            failed=(fresh & ~replied & asked).sum(),
+            failed=(fresh & ~REPLIED & asked).sum(),
             retried=(pl.col("attempts") - 1).filter(fresh & asked).sum(),
             throttled=pl.col("throttled").filter(fresh).sum(),
             input_tokens=pl.col("input_tokens").filter(paid).sum(),
             output_tokens=pl.col("output_tokens").filter(paid).sum(),
-            cost_usd=pl.col("cost_usd").filter(replied).sum(),
+            cost_usd=pl.col("cost_usd").filter(REPLIED).sum(),
             paid_usd=pl.col("cost_usd").filter(paid).sum(),
-            unpriced=pl.col("cost_usd").filter(replied).is_null().sum(),
+            unpriced=pl.col("cost_usd").filter(REPLIED).is_null().sum(),
         )
         .sort("model_name", "reason")
     )

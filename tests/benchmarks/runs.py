@@ -81,7 +81,7 @@ def warm(*, provider: str, rows: int) -> Figures:
     from tasks.clients import llm
     from tasks.extract import extract_task_descriptions
     from tasks.generate import generate_completions
-    from tasks.session import open_model
+    from tasks.open_model import open_model
 
     llm.check_model(MODEL)
     order = _order(provider, rows, f"{BUCKET}/warm-{rows}")
