@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.preflight import Check, show_check, show_cost, try_parts
+from flows.parts import Check, show_check, try_parts
+from flows.preflight import show_cost
 from tasks.core.errors import SchemaError, SourceError
 from tasks.core.estimate import RangeEstimate, add_up
 from tasks.core.layout import PARTITION_FIELD

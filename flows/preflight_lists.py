@@ -3,10 +3,10 @@
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from flows.preflight import Check, show_check, show_cost, show_range, try_parts
+from flows.parts import Check, show_check, try_parts
+from flows.preflight import show_cost, show_range
+from flows.screen import make_grid
 from tasks.core.estimate import ListEstimate
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
@@ -44,7 +44,6 @@ def dry_run(**parameters: Any) -> ListEstimate:
 
 def show_estimate(found: ListEstimate) -> None:
     """Print what a brainstorming would do and cost."""
-    grid = Table.grid(padding=(0, 2))
     rows = [
         ("task descriptions", f"{found.wanted:,}", f"{found.before:,} of them are there"),
         ("lists", show_range(found.lists), f"{found.cached:,} of them in the journal"),
@@ -53,8 +52,6 @@ def show_estimate(found: ListEstimate) -> None:
         ("tokens out", show_range(found.output_tokens), ""),
         ("cost", show_cost(found.cost_usd), "of the lists alone"),
     ]
-    for name, value, remark in rows:
-        grid.add_row(Text(name, style="dim"), Text(value, style="bold"), Text(remark))
     console = Console(highlight=False)
     console.print("A dry run: nothing is paid for or written.")
-    console.print(grid)
+    console.print(make_grid(rows))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.run import COMMANDS, main
+from flows.commands import COMMANDS
+from flows.run import main
 from flows.servers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.screen import show_summary
+from flows.reports import show_summary
 from tasks.core.markdown import escape, money, report_markdown
 from tasks.core.report import RunReport, headline, reason_rows
 from tests.orders import report_figures

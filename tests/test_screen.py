@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.screen import REFRESH_SECONDS, _show_lines, say_error, show_summary, show_upkeep
+from flows.reports import show_summary, show_upkeep
+from flows.screen import REFRESH_SECONDS, _show_lines, say_error
 from tasks.core.markdown import escape
 from tasks.core.report import RunReport
 from tasks.core.showing import shown

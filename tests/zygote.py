@@ -111,9 +111,8 @@ def serve() -> None:
     import litellm  # noqa: F401
     import s3fs  # noqa: F401
 
-    import flows.demo
-    import flows.order
-    import flows.screen
+    import flows.launch
+    import flows.reports
     import flows.short_text_matching  # noqa: F401
     import tasks.collect
     import tasks.extract

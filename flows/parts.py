@@ -1,0 +1,128 @@
+"""Whether the parts that a run needs work: its source, its destination and its models."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from tasks.core.errors import PairmillError
+from tasks.core.markdown import money
+from tasks.core.showing import shown
+
+if TYPE_CHECKING:
+    from tasks.core.requests import Order
+
+CALL_SECONDS = 120.0
+# A description that no source holds: the answer to it is thrown away.
+TRIED = "match a kind of weather with a sentence that describes it"
+
+
+class Part(BaseModel):
+    """One part that was tried; `said` is what it answered, or what is wrong with it."""
+
+    name: str
+    ok: bool
+    said: str
+
+
+class Check(BaseModel):
+    """All the parts; `ok` when each of them works."""
+
+    ok: bool
+    parts: list[Part]
+
+
+def try_parts(order: "Order", *, without: str = "") -> Check:
+    """Try all that the run of `order` needs, but for the part that is not needed."""
+    from tasks.clients import storage  # noqa: PLC0415  (not for --help)
+    from tasks.clients.descriptions import list_source  # noqa: PLC0415
+
+    # Where only runs in flight have objects, so that nobody takes it for data.
+    uri = f"{order.destination}/staging/check-{uuid.uuid4().hex}"
+
+    def read() -> str:
+        objects = list_source(order.source, order.destination)
+        return f"{len(objects):,} object{'s' * (len(objects) != 1)}, {sum(item.size for item in objects):,} bytes"
+
+    def write() -> str:
+        storage.write_bytes(uri, b"written")
+        return uri if storage.read_bytes(uri) == b"written" else _fail("what was written reads otherwise")
+
+    def write_once() -> str:
+        if storage.create_bytes(uri, b"written by another"):
+            _fail(
+                "the storage ignores If-None-Match, so two runs at once could overwrite each other. "
+                "Use one that honours conditional writes."
+            )
+        if storage.replace_bytes(uri, b"written by another", '"0123456789abcdef0123456789abcdef"'):
+            _fail("the storage ignores If-Match, so two runs at once could publish together. Use one that honours it.")
+        return "a second writer is refused"
+
+    def delete() -> str:
+        storage.delete_prefix(uri)
+        return "gone" if storage.find_bytes(uri) is None else _fail(f"{uri} is still there")
+
+    def call(model_name: str) -> str:
+        return asyncio.run(_call(order, model_name))
+
+    parts = {"source": read, "write": write, "conditional write": write_once, "delete": delete}
+    several = len(order.models) > 1
+    parts |= {f"model {name}" if several else "model": partial(call, name) for name in order.models}
+    tried = [_try(name, part) for name, part in parts.items() if name != without]
+    return Check(ok=all(part.ok for part in tried), parts=tried)
+
+
+def _try(name: str, part: Callable[[], str]) -> Part:
+    try:
+        return Part(name=name, ok=True, said=part())
+    except PairmillError as error:
+        return Part(name=name, ok=False, said=str(error))
+
+
+def _fail(message: str) -> str:
+    raise PairmillError(message)
+
+
+async def _call(order: "Order", model_name: str) -> str:
+    from tasks.clients.lane import open_lane  # noqa: PLC0415
+    from tasks.clients.outcome import CallFault  # noqa: PLC0415
+    from tasks.core.parsing import parse_pair  # noqa: PLC0415
+    from tasks.core.prompts import build_prompt  # noqa: PLC0415
+    from tasks.models import own_price  # noqa: PLC0415
+
+    lane = open_lane(order.recipe_of(model_name), order.api_base_of(model_name))
+    started = time.monotonic()
+    try:
+        reply = await asyncio.wait_for(lane.call(build_prompt(TRIED, order.languages[0])), CALL_SECONDS)
+    except CallFault as fault:
+        _fail(fault.message)
+    except TimeoutError:
+        _fail(f"{model_name} has not answered within {CALL_SECONDS:g} seconds")
+    finally:
+        await lane.close()
+    seconds, price = time.monotonic() - started, own_price(order, model_name)
+    tokens = reply.input_tokens, reply.output_tokens
+    cost = price.of(*tokens) if price and None not in tokens else reply.cost_usd  # type: ignore[arg-type]
+    pair = parse_pair(reply.text or "")
+    return (
+        f"{reply.model_answered} answered in {seconds:.1f} s, {tokens[0]} tokens in, {tokens[1]} out, "
+        f"cost {money(cost)}; the reply is {'a pair' if pair.input else f'no pair ({pair.problem})'}"
+    )
+
+
+def show_check(result: Check) -> None:
+    """Print which parts work."""
+    grid = Table.grid("", "", Column(overflow="fold"), padding=(0, 2))
+    for part in result.parts:
+        mark = Text("ok", style="green") if part.ok else Text("failed", style="bold red")
+        grid.add_row(mark, part.name, Text(shown(part.said)))
+    console = Console(highlight=False)
+    console.print(grid)
+    console.print("All parts work." if result.ok else "Put right what failed, and check again.")
