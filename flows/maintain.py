@@ -43,7 +43,8 @@ def maintain(
     """
     layout = check_maintain(**locals())
 
-    from tasks.maintain import Ages, forget_description, measure, tidy_destination  # noqa: PLC0415  (not for --help)
+    from tasks.forget import forget_description  # noqa: PLC0415  (not for --help)
+    from tasks.maintain import Ages, measure, tidy_destination  # noqa: PLC0415
 
     before = measure(layout)
     if forget:

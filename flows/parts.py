@@ -13,8 +13,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tasks.core.errors import PairmillError
-from tasks.core.markdown import money
 from tasks.core.showing import shown
+from tasks.core.wording import money
 
 if TYPE_CHECKING:
     from tasks.core.requests import Order
@@ -107,13 +107,12 @@ async def _call(order: "Order", model_name: str) -> str:
         _fail(f"{model_name} has not answered within {CALL_SECONDS:g} seconds")
     finally:
         await lane.close()
-    seconds, price = time.monotonic() - started, own_price(order, model_name)
-    tokens = reply.input_tokens, reply.output_tokens
-    cost = price.of(*tokens) if price and None not in tokens else reply.cost_usd  # type: ignore[arg-type]
+    seconds, cost = time.monotonic() - started, reply.at_price(own_price(order, model_name)).cost_usd
     pair = parse_pair(reply.text or "")
     return (
-        f"{reply.model_answered} answered in {seconds:.1f} s, {tokens[0]} tokens in, {tokens[1]} out, "
-        f"cost {money(cost)}; the reply is {'a pair' if pair.input else f'no pair ({pair.problem})'}"
+        f"{reply.model_answered} answered in {seconds:.1f} s, {reply.input_tokens} tokens in, "
+        f"{reply.output_tokens} out, cost {money(cost)}; "
+        f"the reply is {'a pair' if pair.input else f'no pair ({pair.problem})'}"
     )
 
 

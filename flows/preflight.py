@@ -9,8 +9,8 @@ from rich.text import Text
 from flows.parts import Check, show_check, try_parts
 from flows.screen import make_grid
 from tasks.core.estimate import Estimate
-from tasks.core.markdown import money
 from tasks.core.showing import shown
+from tasks.core.wording import money
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
 

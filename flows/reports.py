@@ -11,10 +11,10 @@ from flows.screen import make_grid
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.brainstorming import BrainstormReport
 from tasks.core.exports import ExportReport
-from tasks.core.markdown import MODEL_COLUMNS, model_rows, money, money_per_pairs
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.showing import shown
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
+from tasks.core.wording import MODEL_COLUMNS, model_rows, money, money_per_pairs
 
 MOST_LANGUAGES = 12
 NO_PRICE = "litellm has no price for this model"

@@ -24,7 +24,8 @@ from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.core.showing import shown
-from tasks.maintain import _compact_journal, _expire_staging, forget_description
+from tasks.forget import forget_description
+from tasks.maintain import _compact_journal, _expire_staging
 from tests.night import Night
 from tests.s3_proxy import S3Proxy
 

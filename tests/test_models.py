@@ -13,9 +13,9 @@ from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
 from tasks.clients import storage, table
 from tasks.core.errors import PairmillError
-from tasks.core.markdown import model_rows
 from tasks.core.page import report_page
 from tasks.core.report import RunReport
+from tasks.core.wording import model_rows
 from tests.model_server import Behaviour, ModelServer, answer, error, good
 
 A, B, C = "openai/a", "openai/b", "openai/c"

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.reports import show_summary
-from tasks.core.markdown import escape, money, report_markdown
+from tasks.core.markdown import escape, report_markdown
 from tasks.core.report import RunReport, headline, reason_rows
+from tasks.core.wording import money
 from tests.orders import report_figures
 
 HOSTILE = "| a [red]b[/red] <script>alert(1)</script> ![x](http://h) `c`\n# d\n| e |"

@@ -106,9 +106,7 @@ class Collector:
         """Return the completion, at the price of a batch."""
         if isinstance(outcome, CallFault):
             return make_completion(no_reply(outcome.reason), None, batch.attempt, 0)
-        price, cost = self._desk.price, outcome.cost_usd
-        if price is not None and outcome.input_tokens is not None and outcome.output_tokens is not None:
-            cost = price.of(outcome.input_tokens, outcome.output_tokens)
+        cost = outcome.at_price(self._desk.price).cost_usd
         cost = None if cost is None else cost * SHARE_OF_PRICE
         return make_completion(replace(outcome, cost_usd=cost), None, batch.attempt, 0)
 

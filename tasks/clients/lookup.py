@@ -5,11 +5,19 @@ import polars as pl
 from tasks.clients import frames, storage
 from tasks.clients.leftovers import upload_leftovers
 from tasks.core.columns import JOURNAL
+from tasks.core.layout import Layout
 from tasks.core.rules import CALL_FAILED
 
 # A call that failed for good is no answer: any other completion of its key counts before it.
 FAILED = pl.col("error").eq_missing(CALL_FAILED)
 EARLIEST = (FAILED, pl.col("completed_at"), pl.col("segment"))
+
+
+def find_recipes(layout: Layout) -> list[str]:
+    """Return the prefix of each recipe's journal, in the order of their names."""
+    uri = f"{layout.destination}/journal"
+    names = {item.uri.removeprefix(f"{uri}/").partition("/")[0] for item in storage.list_folder(uri)}
+    return [f"{uri}/{name}" for name in sorted(names) if name.startswith("recipe=")]
 
 
 def find_segments(uri: str) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tasks.clients.budget import Budget
 from tasks.clients.outcome import Call, CallFault, Reply
@@ -44,12 +43,10 @@ class MeteredCall:
         try:
             try:
                 async with asyncio.timeout(self._deadline):
-                    reply = await self._call(prompt)
+                    reply = (await self._call(prompt)).at_price(self._price)
             except TimeoutError:
                 message = f"no whole reply within {self._deadline:g} seconds"
                 raise CallFault("transient", message, billed=True) from None
-            if self._price is not None and reply.input_tokens is not None and reply.output_tokens is not None:
-                reply = replace(reply, cost_usd=self._price.of(reply.input_tokens, reply.output_tokens))
             self.reached = True
             cost, headers = reply.cost_usd, reply.headers
             tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)

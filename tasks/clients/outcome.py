@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from tasks.clients.concealment import conceal, one_line
+from tasks.core.price import Price
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Reply:
     cost_usd: float | None
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def at_price(self, price: Price | None) -> Self:
+        """Return it with what its tokens cost at a price of our own; as it is where one of the two is unknown."""
+        if price is None or self.input_tokens is None or self.output_tokens is None:
+            return self
+        return replace(self, cost_usd=price.of(self.input_tokens, self.output_tokens))
 
 
 def no_reply(reason: str) -> Reply:

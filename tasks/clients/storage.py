@@ -86,6 +86,11 @@ def list_objects(uri: str) -> list[StoredObject]:
     ]
 
 
+def list_folder(uri: str) -> list[StoredObject]:
+    """Return all objects under `uri`, in the order of their names, without one that is named like it."""
+    return [item for item in list_objects(uri) if item.uri.startswith(f"{uri}/")]
+
+
 def download(item: StoredObject, path: Path) -> None:
     """Copy one object to a local file, exactly as it was listed.
 

@@ -5,7 +5,8 @@ from datetime import date, timedelta
 from pydantic import BaseModel
 
 from tasks.core.errors import UsageError
-from tasks.core.markdown import escape, money, table
+from tasks.core.markdown import escape, table
+from tasks.core.wording import money
 
 MOST_DAYS = 366
 

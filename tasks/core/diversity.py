@@ -3,7 +3,7 @@
 import polars as pl
 
 from tasks.core.columns import ACCEPTED, TEXTS
-from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
+from tasks.core.duplicates import REPEATED
 from tasks.core.profiles import distinct
 from tasks.core.report import VariationFigures
 
@@ -15,10 +15,9 @@ DRAWN_PAIRS = 20_000
 
 def measure_variations(judged: pl.LazyFrame) -> dict[str, VariationFigures]:
     """Return the figures of each value, over the rows that were asked for with one."""
-    repeated = pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
     varied = judged.filter(pl.col("variation").is_not_null()).with_columns(value=pl.col("variation").str.split("; "))
     counted = (
-        varied.select("value", accepted=ACCEPTED, repeated=repeated)
+        varied.select("value", accepted=ACCEPTED, repeated=REPEATED)
         .explode("value")
         .group_by("value")
         .agg(pl.col("accepted").sum(), rejected=(~pl.col("accepted")).sum(), duplicates=pl.col("repeated").sum())

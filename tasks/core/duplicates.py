@@ -11,6 +11,8 @@ from tasks.core.columns import TEXTS, Schema
 from tasks.core.keys import fold, hash_words, text_key
 
 DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"
+# A judged row that repeats another one.
+REPEATED = pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
 # Below this many words, one word is a large part of what a text says.
 ENOUGH_WORDS = 4
 KEYS: Schema = {"pair_key": pl.Int64, "input_key": pl.Int64, "positive_key": pl.Int64}

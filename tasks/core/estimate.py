@@ -1,7 +1,7 @@
 """What a run would do and cost, in figures."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -125,6 +125,23 @@ class ListEstimate(BaseModel):
     max_cost_usd: float
 
 
+class _Taken(NamedTuple):
+    """Tokens and US dollars of all parts, or those parts that have a price."""
+
+    input: int
+    output: int
+    cost_usd: float
+
+
+def _add_up_parts(parts: Sequence[Part], end: Literal[0, 1]) -> _Taken:
+    """Add up what the calls take at least (0) or at most (1) of what is likely."""
+    tokens = [
+        (round(one.calls * one.per_call.input[end]), round(one.calls * one.per_call.output[end])) for one in parts
+    ]
+    costs = [one.price.of(*taken) for one, taken in zip(parts, tokens, strict=True) if one.price]
+    return _Taken(sum(given for given, _ in tokens), sum(made for _, made in tokens), sum(costs))
+
+
 def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) -> Estimate:
     """Return what the run of `order` would do.
 
@@ -135,17 +152,7 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         parts: What each model has to do; what fallbacks may take over of that is not known.
     """
     calls = plan.requests - cached
-    tokens = [
-        [[round(one.calls * most) for most in ends] for ends in (one.per_call.input, one.per_call.output)]
-        for one in parts
-    ]
-    given, made = ([sum(ends) for ends in zip(*side, strict=True)] for side in zip(*tokens, strict=True))
-    costs = [
-        (one.price.of(given[0], made[0]), one.price.of(given[1], made[1]))
-        for one, (given, made) in zip(parts, tokens, strict=True)
-        if one.price
-    ]
-    low, high = (sum(ends) for ends in zip(*costs, strict=True)) if costs else (0.0, 0.0)
+    least, most = (_add_up_parts(parts, end) for end in (0, 1))
     return Estimate(
         partition=order.partition,
         source=order.source,
@@ -161,10 +168,10 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         cached=cached,
         calls=calls,
         calls_most=max(calls, plan.requests * order.max_attempts_per_pair - cached),
-        input_tokens=(given[0], given[1]),
-        output_tokens=(made[0], made[1]),
+        input_tokens=(least.input, most.input),
+        output_tokens=(least.output, most.output),
         tokens_from="; ".join(dict.fromkeys(one.per_call.source for one in parts)),
-        cost_usd=(low, high) if len(costs) == len(parts) else None,
+        cost_usd=(least.cost_usd, most.cost_usd) if all(one.price for one in parts) else None,
         price_from="; ".join(dict.fromkeys(one.price_from for one in parts)),
         max_cost_usd=order.max_cost_usd,
         would_publish=plan.requests > 0 and not order.limit,

@@ -58,6 +58,10 @@ def _short_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+# The names of its two Delta tables.
+TABLES = ("pairs", "rejected")
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names under one destination; see README, "What lies where"."""

@@ -6,8 +6,16 @@ from html import escape
 from tasks.core.cells import bar, columns, name, note, number, page, percent, piece, section, short, table, text
 from tasks.core.drift import Changes, Drift, Profile
 from tasks.core.languages import LANGUAGES
-from tasks.core.markdown import MODEL_COLUMNS, TITLES, describe_variety, model_rows, money, money_per_pairs, variations
 from tasks.core.report import RunReport, headline, reason_rows
+from tasks.core.wording import (
+    MODEL_COLUMNS,
+    TITLES,
+    describe_variety,
+    model_rows,
+    money,
+    money_per_pairs,
+    telling_variations,
+)
 
 MOST_LANGUAGES, MOST_SHORTFALLS = 15, 10
 
@@ -32,7 +40,7 @@ def report_page(report: RunReport) -> str:
             parts.append(section("Lengths", _lengths(report.profile)))
         facts = describe_variety(report, report.profile)
         parts.append(section("Variety", table(["", ""], [[name(said), text(found)] for said, found in facts.items()])))
-    if variations(report):
+    if telling_variations(report):
         parts.append(section("Variations of later samples", _variations(report)))
     if report.profile is not None and report.profile.pairs_to_read:
         title = f"{len(report.profile.pairs_to_read)} accepted pairs, drawn at random"

@@ -7,7 +7,7 @@ import polars as pl
 
 from tasks.core.columns import ACCEPTED, TEXTS
 from tasks.core.drift import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
-from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
+from tasks.core.duplicates import REPEATED
 from tasks.core.keys import fold
 
 EXAMPLES, PAIRS_TO_READ, OPENINGS = 3, 20, 5
@@ -34,26 +34,29 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
     groups = accepted.filter(pl.col("group_id").is_not_null()).group_by("group_id").agg(size=pl.len())
     # The request's key is a hash: its order is a draw, and the same one each time.
     drawn = accepted.select("request_key", *_EXAMPLE[:3], "task").bottom_k(DISTINCT_TEXTS, by="request_key")
-    asked: list[pl.LazyFrame] = [
-        examples,
-        groups.group_by("size").agg(groups=pl.len()).sort("size"),
-        drawn,
-        *(_lengths(accepted, name) for name in TEXTS),
-        *(_openings(accepted, name) for name in TEXTS),
-        accepted.group_by("language").agg(rows=pl.len()).sort("rows", "language", descending=[True, False]),
-        judged.select(pl.len(), accepted=ACCEPTED.sum(), repeated=_repeated().sum()),
-    ]
-    found = [one.collect(engine="streaming") for one in asked]
-    texts = found[2].sort("request_key").drop("request_key")
-    total, good, repeated = found[-1].row(0)
+    asked = {
+        "examples": examples,
+        "sizes": groups.group_by("size").agg(groups=pl.len()).sort("size"),
+        "drawn": drawn,
+        **{f"lengths of {name}": _lengths(accepted, name) for name in TEXTS},
+        **{f"openings of {name}": _openings(accepted, name) for name in TEXTS},
+        "languages": accepted.group_by("language")
+        .agg(rows=pl.len())
+        .sort("rows", "language", descending=[True, False]),
+        "rows": judged.select(pl.len(), accepted=ACCEPTED.sum(), repeated=REPEATED.sum()),
+    }
+    # One after the other: together they would hold every row that they share.
+    found = {name: one.collect(engine="streaming") for name, one in asked.items()}
+    texts = found["drawn"].sort("request_key").drop("request_key")
+    total, good, repeated = found["rows"].row(0)
     return Profile(
-        examples=dict(found[0].sort("reasons").iter_rows()),
-        group_sizes=dict(found[1].iter_rows()),
+        examples=dict(found["examples"].sort("reasons").iter_rows()),
+        group_sizes=dict(found["sizes"].iter_rows()),
         distinct={name: distinct(texts[name]) for name in TEXTS},
         distinct_texts=texts.height,
-        lengths={name: _shares(found[3 + place]) for place, name in enumerate(TEXTS)},
-        openings={name: _repeated_openings(found[5 + place], good) for place, name in enumerate(TEXTS)},
-        languages=_shares(found[7]),
+        lengths={name: _shares(found[f"lengths of {name}"]) for name in TEXTS},
+        openings={name: _repeated_openings(found[f"openings of {name}"], good) for name in TEXTS},
+        languages=_shares(found["languages"]),
         accepted_share=good / total if total else 0.0,
         duplicate_share=repeated / total if total else 0.0,
         pairs_to_read=[SamplePair(**row) for row in texts.head(PAIRS_TO_READ).to_dicts()],
@@ -62,18 +65,15 @@ def profile_rows(judged: pl.LazyFrame) -> Profile:
 
 def profile_published(pairs: pl.LazyFrame, rejected: pl.LazyFrame | None) -> Profile:
     """Describe what is published of a partition, in what two partitions are compared by."""
-    asked = [
-        *(_lengths(pairs, name) for name in TEXTS),
-        pairs.group_by("language").agg(rows=pl.len()),
-        pairs.select(pl.len()),
-        *([] if rejected is None else [rejected.select(pl.len(), repeated=_repeated().sum())]),
-    ]
-    found = pl.collect_all(asked, engine="streaming")
-    good = found[3].item()
-    bad, repeated = found[4].row(0) if len(found) > 4 else (0, 0)
+    asked = [*(_lengths(pairs, name) for name in TEXTS), pairs.group_by("language").agg(rows=pl.len())]
+    *lengths, languages, accepted = pl.collect_all([*asked, pairs.select(pl.len())], engine="streaming")
+    good, bad, repeated = accepted.item(), 0, 0
+    if rejected is not None:
+        counted = rejected.select(pl.len(), repeated=REPEATED.sum())
+        bad, repeated = counted.collect(engine="streaming").row(0)
     return Profile(
-        lengths={name: _shares(found[place]) for place, name in enumerate(TEXTS)},
-        languages=_shares(found[2]),
+        lengths={name: _shares(counts) for name, counts in zip(TEXTS, lengths, strict=True)},
+        languages=_shares(languages),
         accepted_share=good / (good + bad) if good + bad else 0.0,
         duplicate_share=repeated / (good + bad) if good + bad else 0.0,
     )
@@ -120,10 +120,6 @@ def find_changes(judged: pl.LazyFrame, pairs: pl.LazyFrame, rejected: pl.LazyFra
         else:
             refused[is_now] = rows + refused.get(is_now, 0)
     return Changes(newly_accepted=accepted, newly_rejected=refused, as_before=same)
-
-
-def _repeated() -> pl.Expr:
-    return pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
 
 
 def _lengths(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:

@@ -26,6 +26,11 @@ def check_forgotten(text: str) -> str:
     raise UsageError(f"forget is {text!r}. Give the text of a task description, letter by letter.")
 
 
+def say_done(count: int, what: str, verb: str) -> list[str]:
+    """Return the sentence that tells of `count` things, none where it is 0."""
+    return [f"{count:,} {what} {verb}"] if count else []
+
+
 def upkeep_headline(report: UpkeepReport) -> str:
     """Say in one sentence what it came to."""
     saved = report.bytes_before - report.bytes_after
