@@ -25,6 +25,7 @@ from flows.commands import (
     find,
 )
 from flows.usage import explain, one_line
+from tasks.core.garbage import collect_seldom
 
 # Set before Prefect and litellm are imported; what the user has set stays.
 ENVIRONMENT = {
@@ -38,6 +39,7 @@ ENVIRONMENT = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1, 2, or 130 after Ctrl-C (143 after SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    collect_seldom()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     debug = "--debug" in given

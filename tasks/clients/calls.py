@@ -5,7 +5,6 @@ their requests to it and wait.
 """
 
 import asyncio
-import gc
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,11 +15,9 @@ from typing import Any, Self, TypeVar, cast
 from tasks.clients.attempts import Attempts, Request
 from tasks.core.dealing import Standing
 from tasks.core.errors import STOPPED, PairmillError, StoppedError
+from tasks.core.garbage import collect_seldom
 
 STOP_SECONDS = 5.0
-# A call in flight makes thousands of objects and hardly a cycle: Python's collector, which looks after every 700
-# objects, would take a quarter of the time. Generations 0, 1 and 2; for the whole process, and for good.
-COLLECT_AFTER = 50_000, 50, 50
 
 T = TypeVar("T")
 
@@ -61,7 +58,7 @@ class ModelClient:
         self._loop = asyncio.new_event_loop()
         for one in self.models:
             one.on_stop = partial(self._stop_all, one)
-        gc.set_threshold(*COLLECT_AFTER)
+        collect_seldom()
         self._thread = threading.Thread(target=self._loop.run_forever, name="model", daemon=True)
         self._thread.start()
         return self

@@ -41,13 +41,26 @@ def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) 
     keys = rows.select("plan_row", *KEYS).collect(engine="streaming")
     if not keys["plan_row"].is_sorted():
         keys = keys.sort("plan_row", maintain_order=True)
-    exact = keys.filter(~pl.col("pair_key").is_first_distinct()).select("plan_row", found=pl.lit(DUPLICATE))
+    again = _sharing(keys, "pair_key").filter(~pl.col("pair_key").is_first_distinct())
+    exact = again.select("plan_row", found=pl.lit(DUPLICATE))
     near = [
-        _find_near(rows, keys.filter(pl.col(same).is_duplicated()).select("pair_key"), same, text)
+        _find_near(rows, _sharing(keys, same).select("pair_key"), same, text)
         for same, text in (("input_key", "positive_document"), ("positive_key", "input"))
     ]
     found = pl.concat([exact, *near]).filter(pl.col("plan_row") != _EARLIER)
     return found.unique("plan_row", keep="first", maintain_order=True)
+
+
+def _sharing(keys: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """Return the rows of which another row has one of those keys, too.
+
+    Sorting takes 8 bytes a row; is_duplicated makes a list for each key.
+    """
+    repeated = []
+    for name in names:
+        ordered = keys[name].sort()
+        repeated.append(pl.col(name).is_in(ordered.filter(ordered == ordered.shift()).unique().implode()))
+    return keys.filter(pl.any_horizontal(repeated))
 
 
 def _find_near(rows: pl.LazyFrame, candidates: pl.DataFrame, same: str, text: str) -> pl.DataFrame:
@@ -89,13 +102,14 @@ def find_groups(pairs: pl.LazyFrame) -> pl.DataFrame:
     Returns:
         pair_key, once each, and group_id: the least pair_key of all that are joined by shared texts.
     """
-    keys = pairs.select(*KEYS).collect(engine="streaming").filter(pl.col("pair_key").is_first_distinct())
-    shared = pl.any_horizontal(pl.col(name).is_duplicated() for name in ("input_key", "positive_key"))
-    groups = keys.filter(shared).with_columns(group_id=pl.col("pair_key"))
+    keys = pairs.select(*KEYS).collect(engine="streaming")
+    texts = ("input_key", "positive_key")
+    once = _sharing(keys, *texts).filter(pl.col("pair_key").is_first_distinct())
+    groups = _sharing(once, *texts).with_columns(group_id=pl.col("pair_key"))
     while True:
         # Each round carries the least key one shared text further.
         joined = groups
-        for name in ("input_key", "positive_key"):
+        for name in texts:
             joined = joined.with_columns(pl.col("group_id").min().over(name))
         if joined["group_id"].equals(groups["group_id"]):
             return groups.select("pair_key", "group_id")
