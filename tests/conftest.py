@@ -48,8 +48,10 @@ from tests.s3_proxy import S3Proxy  # noqa: E402
 from tests.tally import LINES, tally  # noqa: E402
 from tests.zygote import Zygote  # noqa: E402
 
-# A busy machine is no reason to fail.
-hypothesis.settings.register_profile("no clock", deadline=None)
+# A busy machine is no reason to fail, and what fails once fails each time.
+hypothesis.settings.register_profile(
+    "no clock", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("no clock")
 
 

@@ -21,7 +21,7 @@ from tests.night import CONCURRENCY, Night
 from tests.reader import TABLES, digest
 from tests.s3_proxy import Action
 from tests.tally import tally
-from tests.zygote import SHARD_ROWS, Run
+from tests.zygote import SHARD_ROWS, SHORT_LEASE_SECONDS, Run
 
 LOG = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def kill_runs(
         # A destination's story: half of the source, all of it, and all of it judged anew with fresh completions.
         chapter = number % 3
         if chapter == 0:
-            night = replace(nights(f"n{number}"), attempts=ATTEMPTS)
+            night = replace(nights(f"n{number}"), attempts=ATTEMPTS, lease_seconds=SHORT_LEASE_SECONDS)
             rows_before = 0
             whole |= {f"{night.destination} {name}": {digest(f"{night.destination}/{name}")} for name in TABLES}
             watch(night.destination)

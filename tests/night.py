@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tests.zygote import LEASE_SECONDS, SHARD_ROWS, Run, Zygote
 DAY = "2026-11-01"
 CONCURRENCY = 8
 # What a run says when it was held up for longer than its lease lasts, which is shorter here than it is elsewhere.
-LOST_LEASE, MOST_HELD_UP = "so another run may hold it. Run again.", 3
+LOST_LEASE, MOST_HELD_UP = "so another run may hold it. Run again.", 20
 # One description in ten: the reply to its first sample is no pair, and of its later ones about half are none.
 SPOILED = "spoiled"
 # What the prompts of later samples hold.
@@ -94,7 +94,8 @@ class Night:
 
     def start_upkeep(self, *options: str) -> Run:
         """Start an upkeep of the destination."""
-        return self.zygote.start(["maintain", "--destination", self.destination, *options], self.environment)
+        line = ["maintain", "--destination", self.destination, *options]
+        return self.zygote.start(line, self.environment, lease_seconds=self.lease_seconds)
 
     @property
     def options(self) -> list[str]:
@@ -115,12 +116,19 @@ class Night:
 
     def finish(self, *options: str) -> dict[str, Any]:
         """Run to the end and return the report; where the machine held the run up, run again, as it says."""
-        run = self.start(*options)
+        return self._finish(lambda: self.start(*options))
+
+    def finish_upkeep(self) -> dict[str, Any]:
+        """Keep the destination up, likewise."""
+        return self._finish(self.start_upkeep)
+
+    def _finish(self, start: Callable[[], Run]) -> dict[str, Any]:
+        run = start()
         while run.wait() != 0:
             assert LOST_LEASE in run.said, run.said
             self.held_up += 1
             assert self.held_up <= MOST_HELD_UP, run.said
-            run = self.start(*options)
+            run = start()
         return run.report
 
     def lose_machine(self) -> None:

@@ -110,7 +110,7 @@ def test_a_provider_that_refuses_fails_every_day_with_its_reason(
     assert published(bucket) == {}
 
 
-@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize("output", ["text", pytest.param("json", marks=pytest.mark.runs)])
 def test_the_command_line_shows_all_days_of_a_backfill_of_which_some_failed(
     bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.CaptureFixture[str], output: str
 ) -> None:

@@ -166,6 +166,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     assert left == ({"out/journal"} if bad.calls else set())
 
 
+@pytest.mark.runs
 def test_an_endpoint_where_nothing_answers_is_one_clear_line(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     bench.monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert main(bench.options({})) == 1

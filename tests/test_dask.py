@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.model_server import error
 from tests.night import CONCURRENCY, Night
 from tests.own_cluster import run_cluster
 from tests.test_stops import COST, PRICE
-from tests.zygote import Run
+from tests.zygote import SHORT_LEASE_SECONDS, Run
 
 # A busy machine is no reason to fail.
 pytestmark = pytest.mark.timeout(1200)
@@ -137,8 +138,8 @@ def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) 
     runs: list[Run] = []
 
     def press() -> None:
-        # What is not stopped by then would go on for half a minute.
-        night.model_server.latency_seconds = 3.0
+        # What is not stopped by then would go on for minutes.
+        night.model_server.latency_seconds = 30.0
         os.kill(runs[0].pid, signal.SIGINT)
 
     night.model_server.default = kill_at(30, press, night.model_server.default)
@@ -248,8 +249,9 @@ def test_a_process_that_joins_takes_the_place_of_one_that_died_and_no_other(
 
 @pytest.mark.faults
 def test_processes_whose_leader_is_killed_stop_paying_by_themselves(night: Night) -> None:
-    # All of them would take 45 seconds.
-    night.model_server.latency_seconds = 3.0
+    # All of them would take two minutes.
+    night.model_server.latency_seconds = 8.0
+    night = replace(night, lease_seconds=SHORT_LEASE_SECONDS)
     run = night.start()
     while len(night.model_server.prompts) <= CONCURRENCY:
         time.sleep(0.1)

@@ -36,6 +36,7 @@ def run(checkout: Path, prefect_api: str, *command: str) -> "subprocess.Complete
     )
 
 
+@pytest.mark.runs
 def test_the_demo_says_what_the_readme_says_then_pays_for_nothing(checkout: Path, prefect_api: str) -> None:
     first = run(checkout, prefect_api, "-m", "flows.run")
     assert first.returncode == 0, first.stderr

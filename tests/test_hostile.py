@@ -15,7 +15,7 @@ from tests.model_server import answer, good_text, read_prompt
 from tests.night import CONCURRENCY, DAY, Night
 from tests.s3_proxy import Action
 from tests.tally import tally
-from tests.zygote import Run
+from tests.zygote import SHORT_LEASE_SECONDS, Run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -54,65 +54,60 @@ def night(nights: Callable[[str], Night]) -> Night:
     return one
 
 
-@pytest.fixture
-def patient(night: Night) -> Night:
-    """Return the same, whose runs stay alive for each other on a machine that holds them up."""
-    return replace(night, lease_seconds=20.0)
-
-
-def test_two_runs_of_one_partition_pay_once_and_agree(patient: Night) -> None:
-    patient.serve(0.05)
-    runs = [patient.start(), patient.start()]
+def test_two_runs_of_one_partition_pay_once_and_agree(night: Night) -> None:
+    night.serve(0.05)
+    runs = [night.start(), night.start()]
     assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
-    check_whole(patient)
+    check_whole(night)
     assert sorted(run.report["requests"] for run in runs) == [0, ROWS]
 
 
-def test_two_partitions_at_once_both_succeed(patient: Night) -> None:
-    other = replace(patient, name="other", into=patient.name, day=OTHER_DAY)
+def test_two_partitions_at_once_both_succeed(night: Night) -> None:
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
     other.put(ROWS, ROWS)
-    runs = [patient.start(), other.start()]
+    runs = [night.start(), other.start()]
     assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
-    check_whole(patient, 2 * ROWS)
-    assert set(patient.rows("pairs")["partition"]) == {DAY, OTHER_DAY}
+    check_whole(night, 2 * ROWS)
+    assert set(night.rows("pairs")["partition"]) == {DAY, OTHER_DAY}
 
 
-def test_two_partitions_with_common_descriptions_share_them_out(patient: Night) -> None:
-    patient.model_server.held = True
-    other = replace(patient, name="other", into=patient.name, day=OTHER_DAY)
+def test_two_partitions_with_common_descriptions_share_them_out(night: Night) -> None:
+    night.model_server.held = True
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
     other.put(ROWS // 2, ROWS)
-    runs = [patient.start(), other.start()]
+    runs = [night.start(), other.start()]
     plans: set[str] = set()
     while len(plans) < len(runs):
         time.sleep(0.1)
-        plans |= {seen["path"] for seen in patient.proxy.seen() if "/plan/000000" in seen["path"]}
-    patient.model_server.held = False
+        plans |= {seen["path"] for seen in night.proxy.seen() if "/plan/000000" in seen["path"]}
+    night.model_server.held = False
     assert [run.wait() for run in runs] == [0, 0], runs[0].said + runs[1].said
-    check_whole(patient, ROWS + ROWS // 2)
+    check_whole(night, ROWS + ROWS // 2)
     reports = [run.report for run in runs]
     assert sorted(report["claimed"] for report in reports) == [0, ROWS // 2]
     assert {report["published"] for report in reports} == {True}
 
 
-def test_a_redo_beside_a_run_of_the_same_descriptions_removes_nothing_and_says_to_wait(patient: Night) -> None:
-    patient.model_server.held = True
-    run = patient.start()
-    while not patient.model_server.prompts:
+def test_a_redo_beside_a_run_of_the_same_descriptions_removes_nothing_and_says_to_wait(night: Night) -> None:
+    night.model_server.held = True
+    run = night.start()
+    while not night.model_server.prompts:
         time.sleep(0.05)
-    other = replace(patient, name="other", into=patient.name, day=OTHER_DAY)
+    other = replace(night, name="other", into=night.name, day=OTHER_DAY)
     other.put(ROWS // 2, ROWS)
     beside = other.start("--on-published", "redo")
     assert beside.wait() == 1
     assert "Run again when it has ended" in beside.said
-    patient.model_server.held = False
+    night.model_server.held = False
     assert run.wait() == 0, run.said
     other.finish("--on-published", "redo")
     # What nothing was accepted of for the one day was tried for the other, too.
-    assert patient.rows("pairs")["id"].is_unique().all()
-    assert set(patient.rows("pairs")["id"]) | set(patient.rows("rejected")["id"]) == set(range(ROWS + ROWS // 2))
+    assert night.rows("pairs")["id"].is_unique().all()
+    assert set(night.rows("pairs")["id"]) | set(night.rows("rejected")["id"]) == set(range(ROWS + ROWS // 2))
 
 
 def test_what_a_dead_run_has_claimed_is_made_by_the_next(night: Night) -> None:
+    night = replace(night, lease_seconds=SHORT_LEASE_SECONDS)
     night.proxy.fault("/judged/", "kill", times=1, pid=(run := night.start()).pid)
     assert run.wait() == -signal.SIGKILL
     night.proxy.forget()

@@ -109,6 +109,7 @@ def test_a_living_writers_file_is_left_alone_and_so_is_another_destinations(buck
     assert find(uri)["request_key"].to_list() == ["plain"]
 
 
+@pytest.mark.runs
 def test_a_bucket_that_does_not_answer_loses_nothing(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

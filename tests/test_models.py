@@ -79,6 +79,7 @@ def refuse_some(share: int, fault: Behaviour) -> Behaviour:
     return behave
 
 
+@pytest.mark.runs
 def test_each_model_of_a_mix_writes_its_share_and_the_same_again_costs_nothing(
     run: Run, bucket: str, models: Models
 ) -> None:
@@ -107,8 +108,8 @@ FAULTS: dict[str, tuple[Behaviour, str]] = {
 }
 
 
-# One of each kind is quick; a call is given up after half a minute of pauses.
-QUICK = {"bad_request", "declined"}
+# The others take as many runs; a call is given up after half a minute of pauses.
+QUICK = {"bad_request"}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,8 @@ def test_a_model_that_is_down_leaves_the_rest_to_its_fallback(run: Run, bucket: 
     assert (redo.cached, redo.paid, models.calls(A), models.calls(B)) == (40, 0, calls, 40)
 
 
-@pytest.mark.parametrize("name", [pytest.param("filtered", marks=pytest.mark.runs), "declined"])
+@pytest.mark.runs
+@pytest.mark.parametrize("name", ["filtered", "declined"])
 def test_a_model_that_turns_down_its_first_requests_leaves_the_rest_to_its_fallback(
     run: Run, bucket: str, models: Models, name: str
 ) -> None:

@@ -48,6 +48,7 @@ def wait_for(look: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.runs
 def test_a_day_whose_run_is_deleted_stops_no_other_and_is_named(deployment: str, bucket: str) -> None:
     @flow
     def backfill() -> Any:

@@ -70,7 +70,7 @@ class Spoiler:
         return web.json_response(completion("no json" if self.asked.total() % self.share == 0 else text))
 
 
-@pytest.mark.parametrize("descriptions", [20, pytest.param(200, marks=pytest.mark.runs)])
+@pytest.mark.parametrize("descriptions", [6, pytest.param(200, marks=pytest.mark.runs)])
 def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     run: Run, bucket: str, model_server: ModelServer, descriptions: int
 ) -> None:

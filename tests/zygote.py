@@ -20,7 +20,8 @@ from typing import Any, Self
 from flows.servers import ROOT
 
 SHARD_ROWS = 40
-LEASE_SECONDS = 4.0
+# Longer than a busy machine holds a run up; and what a run is given that may wait for a killed one.
+LEASE_SECONDS, SHORT_LEASE_SECONDS = 20.0, 4.0
 BATCH_LINES = 1_000
 # What others import only when a run needs it, and every run does.
 LATE_IMPORTS = ("anyio._backends._asyncio", "cyclopts.core", "fastapi", "graphviz", "py3langid.langid")
