@@ -78,13 +78,13 @@ def test_a_published_day_starts_what_uses_it(stack: Stack) -> None:
     deployed: Any = consumer.to_deployment(name="train")
     deployed.apply()
     prepare.prepare(then="consumer/train")
-    time.sleep(5)  # the server reads its automations anew
     payload = {"partition": "2026-03-01", "files": ["s3://a/b", "s3://a/c"]}
-    emit_event(event=PUBLISHED, resource={"prefect.resource.id": "pairmill.pairs.x"}, payload=payload)
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("consumer/train")
 
         def started() -> Any:
+            # Again and again: the server reads its automations anew at a moment of its own.
+            emit_event(event=PUBLISHED, resource={"prefect.resource.id": "pairmill.pairs.x"}, payload=payload)
             return [run.parameters for run in client.read_flow_runs() if run.deployment_id == deployment.id]
 
         assert payload in wait_for("the consumer's run", started)
