@@ -27,9 +27,8 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.servers import ROOT, free_port
-from tasks.clients import table
+from tests.bucket import count_rows, lines, put
 from tests.model_server import ModelServer
-from tests.test_flow import lines, put
 
 START_SECONDS, RUN_SECONDS = 600.0, 600.0
 # Runs at once on each of the two: a backfill and two of its days need both.
@@ -110,8 +109,7 @@ class Stack:
 
     def published(self) -> dict[str, int]:
         """Return the pairs of each published day."""
-        rows = table.scan(table.open_table(f"{self.bucket}/out/pairs"))
-        return {} if rows is None else dict(rows.collect()["partition"].value_counts().iter_rows())
+        return count_rows(f"{self.bucket}/out/pairs", "partition")
 
     def prompts(self, day: str) -> list[str]:
         """Return what the model was asked for `day`, one prompt a call."""

@@ -9,11 +9,10 @@ from flows.backfill import OWN, backfill
 from flows.run import main
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
-from tasks.clients import table
 from tasks.core.backfill import MOST_DAYS, BackfillReport, DayReport, Purse, backfill_markdown, days_between
 from tasks.core.errors import UsageError
+from tests.bucket import count_rows, lines, put
 from tests.model_server import ModelServer, error
-from tests.test_flow import lines, put
 
 # What the main flow takes and a backfill does not: it gives the one, and the other publishes nothing.
 PER_DAY = {"partition", "limit"}
@@ -75,8 +74,7 @@ def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Any:
 
 
 def published(bucket: str) -> dict[str, int]:
-    rows = table.scan(table.open_table(f"{bucket}/out/pairs"))
-    return {} if rows is None else dict(rows.collect()["partition"].value_counts().iter_rows())
+    return count_rows(f"{bucket}/out/pairs", "partition")
 
 
 @pytest.mark.runs

@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 
 from flows.run import main
-from tasks.clients import frames, storage, table
+from tasks.clients import frames
 from tasks.collect import answer_in_batches
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.errors import UsageError
 from tasks.core.plans import Shard
 from tasks.session import Model
 from tests.batch_server import BatchServer, Fate
+from tests.bucket import lines, put, read_table
 from tests.model_server import answer, error
 from tests.orders import ORDER
 
@@ -43,11 +44,6 @@ def run(bucket: str, batch_server: BatchServer, prefect_api: str, capfd: pytest.
     return command
 
 
-def put(bucket: str, rows: int) -> None:
-    lines = [json.dumps({"task": f"match thing {row} with its name", "id": row}) for row in range(rows)]
-    storage.write_bytes(f"{bucket}/tasks/a.jsonl", "\n".join(lines).encode())
-
-
 def spoil(server: BatchServer) -> None:
     """Answer some descriptions in ways that a row may be rejected for."""
     server.script("thing 7 ", [answer("no json")])
@@ -56,14 +52,12 @@ def spoil(server: BatchServer) -> None:
 
 
 def read(bucket: str, name: str, table_name: str) -> pl.DataFrame:
-    rows = table.scan(table.open_table(f"{bucket}/{name}/{table_name}"))
-    assert rows is not None
-    return rows.collect().sort("id", "sample_index").drop(LINEAGE)
+    return read_table(f"{bucket}/{name}/{table_name}").sort("id", "sample_index").drop(LINEAGE)
 
 
 @pytest.mark.runs
 def test_rows_are_those_of_a_live_run_at_half_the_price(run: Run, bucket: str, batch_server: BatchServer) -> None:
-    put(bucket, 120)
+    put(bucket, "tasks/a.jsonl", lines(120))
     spoil(batch_server)
     live = run("live")
     calls = len(batch_server.prompts)
@@ -87,7 +81,7 @@ def test_rows_are_those_of_a_live_run_at_half_the_price(run: Run, bucket: str, b
 def test_what_batches_do_not_answer_is_sent_again_and_only_that(
     run: Run, bucket: str, batch_server: BatchServer
 ) -> None:
-    put(bucket, 40)
+    put(bucket, "tasks/a.jsonl", lines(40))
     batch_server.fates = [Fate("expired", answered=0.5), Fate("failed", answered=0.5, says_so=False), Fate()]
     report = run("out", "--batch")
     assert (report["accepted"], report["batched"], report["batches"]) == (40, 40, 3)
@@ -119,7 +113,7 @@ def test_a_later_round_waits_for_a_batch_only_where_the_main_model_has_enough_of
 def test_a_provider_without_a_batch_api_says_so_and_nothing_is_paid(
     run: Run, bucket: str, batch_server: BatchServer
 ) -> None:
-    put(bucket, 10)
+    put(bucket, "tasks/a.jsonl", lines(10))
     from aiohttp import web
 
     batch_server.hook = lambda operation, moment, request: web.Response(status=404)

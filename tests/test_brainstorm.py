@@ -18,7 +18,7 @@ from flows.short_text_matching import generate_short_text_pairs
 from flows.stand_in import load_samples
 from flows.telling import call
 from tasks.brainstorm import gather_task_descriptions
-from tasks.clients import storage, table
+from tasks.clients import storage
 from tasks.core.brainstorming import (
     LIST_LENGTH,
     PERSONAS,
@@ -35,6 +35,7 @@ from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.core.plans import Plan
 from tasks.open_model import open_model
+from tests.bucket import read_table
 from tests.model_server import ModelServer, answer, completion, good_text
 from tests.orders import ORDER
 
@@ -343,9 +344,8 @@ def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: s
     report = start(descriptions=25, then_generate=True, pairs_per_task=2, model_mix=["openai/y=0.5"])
     assert (report.source, report.accepted, report.published) == (f"{bucket}/out/tasks", 50, True)
     assert set(report.by_model) == {"openai/x", "openai/y"}
-    pairs = table.scan(table.open_table(f"{bucket}/out/pairs"))
-    assert pairs is not None
-    found = pairs.select("task", "model_name", "model_name_source", "topic", "persona", "category").collect()
+    pairs = read_table(f"{bucket}/out/pairs")
+    found = pairs.select("task", "model_name", "model_name_source", "topic", "persona", "category")
     assert (found.height, found.null_count().sum_horizontal().item()) == (50, 0)
     order = [row["task"] for row in rows_under(f"{bucket}/out/tasks")]
     assert sorted(found["task"].unique()) == sorted(order)

@@ -22,8 +22,8 @@ from deployments.definitions import read_deployments, read_environment
 from deployments.serve import make_deployments
 from flows.backfill import PARTITION_DEPLOYMENT
 from flows.run import ENVIRONMENT
-from tasks.clients import table
 from tasks.core.errors import PairmillError, UsageError
+from tests.bucket import read_table
 from tests.stack import (
     RUN_SECONDS,
     WORKER_LIMIT,
@@ -339,9 +339,8 @@ def test_descriptions_and_their_pairs_come_out_of_nothing_on_the_pool(stack: Sta
     run: Any = run_deployment("brainstorm/brainstorm", parameters=parameters, timeout=RUN_SECONDS)
     stack.model.forget()
     assert (run.state.name, "published 12 pairs" in str(run.state.message)) == ("Completed", True), run.state.message
-    pairs = table.scan(table.open_table(f"{stack.bucket}/nothing/pairs"))
-    assert pairs is not None
-    assert family(str(pairs.collect()["run_id"][0])) == ("brainstorm", ["brainstorm", "short-text-matching"])
+    pairs = read_table(f"{stack.bucket}/nothing/pairs")
+    assert family(str(pairs["run_id"][0])) == ("brainstorm", ["brainstorm", "short-text-matching"])
 
 
 @pytest.mark.deployments

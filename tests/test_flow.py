@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ from aiohttp import web
 
 from flows.run import main
 from tasks.clients import access, frames, storage, table
+from tests.bucket import as_lines, lines, put, read_table
 from tests.model_server import ModelServer, answer, good_text
 
 Run = Callable[..., dict[str, Any]]
@@ -34,22 +35,8 @@ def run(bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.
     return command
 
 
-def put(bucket: str, key: str, body: str) -> None:
-    storage.write_bytes(f"{bucket}/{key}", body.encode())
-
-
-def lines(rows: int) -> str:
-    return as_lines({"task": f"match thing {row} with its name", "id": row} for row in range(rows))
-
-
-def as_lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "\n".join(map(json.dumps, rows))
-
-
 def read(bucket: str, name: str = "pairs") -> pl.DataFrame:
-    rows = table.scan(table.open_table(f"{bucket}/out/{name}"))
-    assert rows is not None
-    return rows.collect()
+    return read_table(f"{bucket}/out/{name}")
 
 
 def test_a_thousand_descriptions_become_a_table_and_nothing_is_paid_for_twice(

@@ -14,6 +14,7 @@ from tasks.clients import publishing, table
 from tasks.clients.journal import Journal
 from tasks.clients.lookup import look_up
 from tasks.core.layout import Layout
+from tests.bucket import read_table
 from tests.test_journal import completion
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -43,8 +44,8 @@ class Runs(RuleBasedStateMachine):
         self.changed = True
 
     def rows(self, name: str) -> list[str]:
-        found = table.scan(table.open_table(f"{self.layout.destination}/{name}"))
-        return [] if found is None else found.collect()["request_key"].to_list()
+        found = read_table(f"{self.layout.destination}/{name}")
+        return found["request_key"].to_list() if found.width else []
 
     def known(self) -> set[str]:
         found = look_up(self.uri, pl.LazyFrame({"request_key": KEYS})).collect()

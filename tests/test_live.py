@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from flows.servers import ROOT
-from tasks.clients import storage
+from tests.bucket import as_lines, put
 from tests.conftest import USERS_ENVIRONMENT
 
 MODEL = "PAIRMILL_LIVE_MODEL"
@@ -21,8 +21,7 @@ DESCRIPTIONS = (
 def test_a_real_provider_answers_with_pairs_that_are_accepted(bucket: str, prefect_api: str) -> None:
     """The user's own keys and addresses of providers, our S3: a few cents at most."""
     assert USERS_ENVIRONMENT.get(MODEL), f"set {MODEL} to a model as litellm names it, and its key"
-    rows = "\n".join(json.dumps({"task": description}) for description in DESCRIPTIONS)
-    storage.write_bytes(f"{bucket}/tasks/a.jsonl", rows.encode())
+    put(bucket, "tasks/a.jsonl", as_lines({"task": description} for description in DESCRIPTIONS))
     theirs = {name: value for name, value in USERS_ENVIRONMENT.items() if not name.startswith(("AWS_", "PREFECT_"))}
     ours = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "PAIRMILL_"))}
     line = [sys.executable, "-m", "flows.run", "--source", f"{bucket}/tasks", "--destination", f"{bucket}/out"]

@@ -26,6 +26,7 @@ from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.core.showing import shown
 from tasks.forget import forget_description
 from tasks.maintain import _compact_journal, _expire_staging
+from tests.bucket import read_table
 from tests.night import Night
 from tests.s3_proxy import S3Proxy
 
@@ -254,9 +255,7 @@ def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: st
     assert storage.find_bytes(layout.report_page("r", "md")) is None, "it shows the pair"
     assert storage.find_bytes(layout.report_page("other", "html")) is not None
     for uri in (layout.pairs, layout.rejected):
-        rows = table.scan(table.open_table(uri))
-        assert rows is not None
-        assert rows.collect()["task"].to_list() == [other]
+        assert read_table(uri)["task"].to_list() == [other]
     assert find(asked, *keys) == {keys[1]: "kept"}
     assert storage.read_bytes(at_provider) == join_keys(keys[1:])
     assert find(listed, "one", "two") == {"two": json.dumps([other])}

@@ -1,6 +1,5 @@
 """Several models in one run, over HTTP: shares, and what fallbacks take over."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +10,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
-from tasks.clients import storage, table
 from tasks.core.errors import PairmillError
 from tasks.core.page import report_page
 from tasks.core.report import RunReport
 from tasks.core.wording import model_rows
+from tests.bucket import count_rows, lines, put
 from tests.model_server import Behaviour, ModelServer, answer, error, good
 
 A, B, C = "openai/a", "openai/b", "openai/c"
@@ -50,8 +49,7 @@ def models(model_server: ModelServer) -> Models:
 @pytest.fixture
 def run(bucket: str, model_server: ModelServer, models: Models, prefect_api: str) -> Iterator[Run]:
     """Run the flow over 40 descriptions, with model A unless it is told otherwise."""
-    lines = "\n".join(json.dumps({"task": f"match thing {row} with its name", "id": row}) for row in range(40))
-    storage.write_bytes(f"{bucket}/tasks/a.jsonl", lines.encode())
+    put(bucket, "tasks/a.jsonl", lines(40))
 
     def start(**options: Any) -> RunReport:
         given = {"source": f"{bucket}/tasks", "destination": f"{bucket}/out", "model_name": A}
@@ -65,8 +63,7 @@ def run(bucket: str, model_server: ModelServer, models: Models, prefect_api: str
 
 
 def writers(bucket: str, name: str = "pairs") -> dict[str, int]:
-    rows = table.scan(table.open_table(f"{bucket}/out/{name}"))
-    return {} if rows is None else dict(rows.collect()["model_name"].value_counts().iter_rows())
+    return count_rows(f"{bucket}/out/{name}", "model_name")
 
 
 def refuse_some(share: int, fault: Behaviour) -> Behaviour:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from flows.run import main
-from tasks.clients import frames, storage
+from tasks.clients import frames
 from tasks.clients.journal import Journal
 from tasks.clients.lease import hold_lease
 from tasks.clients.leftovers import local_folder
@@ -15,6 +15,7 @@ from tasks.core.columns import COMPLETIONS
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
+from tests.bucket import as_lines, put
 from tests.model_server import ModelServer, error
 from tests.s3_proxy import S3Proxy
 
@@ -26,8 +27,7 @@ TASKS = [f"match thing {row} with its name" for row in range(ROWS)]
 @pytest.fixture
 def given(bucket: str, model_server: ModelServer) -> list[str]:
     """Return a real job's options, over a bucket with descriptions; one is repeated, one blank."""
-    lines = "\n".join(json.dumps({"task": task}) for task in [*TASKS, TASKS[0], " "])
-    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=lines.encode())
+    put(bucket, "tasks/a.jsonl", as_lines({"task": task} for task in [*TASKS, TASKS[0], " "]))
     return [
         *("--source", f"{bucket}/tasks", "--destination", f"{bucket}/out"),
         *("--model-name", "openai/x", "--api-base", model_server.api_base),
@@ -252,8 +252,8 @@ def test_a_dry_run_of_a_backfill_adds_its_days_up(
     given: list[str], bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for day, rows in (("2026-01-01", 3), ("2026-01-02", 4)):
-        lines = "\n".join(json.dumps({"task": f"match what came on {day}, number {row}"}) for row in range(rows))
-        storage.write_bytes(f"{bucket}/days/{day}/a.jsonl", lines.encode())
+        tasks = [f"match what came on {day}, number {row}" for row in range(rows)]
+        put(bucket, f"days/{day}/a.jsonl", as_lines({"task": task} for task in tasks))
     daily = [f"{bucket}/days/{{partition}}" if one.endswith("/tasks") else one for one in given]
     before = keys_of(bucket)
     code, found = ask(capsys, ["backfill", *daily, *DAYS, *OWN_PRICE, "--dry-run"])

@@ -15,6 +15,7 @@ from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 from tasks.core.layout import Layout
 from tasks.core.requests import hash_descriptions
+from tests.bucket import read_table
 from tests.orders import ORDER
 
 DAY, OTHER_DAY = "2026-11-01", "2026-11-02"
@@ -29,8 +30,8 @@ def rows(*keys: int, day: str = DAY) -> pl.LazyFrame:
 
 
 def keys(uri: str, day: str = DAY) -> list[int]:
-    found = table.scan(table.open_table(uri), day)
-    return [] if found is None else found.collect()["key"].sort().to_list()
+    found = read_table(uri, day)
+    return found["key"].sort().to_list() if found.width else []
 
 
 def what(number: int, mark: str = "", day: str = DAY) -> Publish:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import polars as pl
 import pytest
 from aiohttp import web
@@ -14,9 +13,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
-from tasks.clients import table
 from tasks.core.columns import TEXTS
 from tasks.core.report import RunReport
+from tests.bucket import as_lines, lines, put, read_table
 from tests.model_server import ModelServer, answer, completion, good_text
 
 PAIRS = {
@@ -38,16 +37,6 @@ def run(bucket: str, model_server: ModelServer, prefect_api: str) -> Iterator[Ru
 
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield start
-
-
-def put(bucket: str, rows: int, key: str = "a") -> None:
-    lines = "\n".join(json.dumps({"task": f"match thing {key}{row} with its name", "id": row}) for row in range(rows))
-    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=f"tasks/{key}.jsonl", Body=lines.encode())
-
-
-def rows_of(bucket: str, name: str = "pairs") -> pl.DataFrame:
-    found = table.scan(table.open_table(f"{bucket}/out/{name}"))
-    return found.collect() if found is not None else pl.DataFrame()
 
 
 class Spoiler:
@@ -74,7 +63,7 @@ class Spoiler:
 def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     run: Run, bucket: str, model_server: ModelServer, descriptions: int
 ) -> None:
-    put(bucket, descriptions)
+    put(bucket, "tasks/a.jsonl", lines(descriptions, "a"))
     model_server.default = Spoiler()
     order = {"languages": list(PAIRS), "pairs_per_task": 2}
     first = run(**order)
@@ -83,10 +72,11 @@ def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
     assert first.shortfall == sum(first.shortfall_reasons.values()) == sum(one.missing for one in first.shortfalls)
     assert first.rounds > 1
     assert first.rejected >= descriptions
-    samples = pl.concat([rows_of(bucket, name).select("sample_index", "variation") for name in ("pairs", "rejected")])
+    judged = [read_table(f"{bucket}/out/{name}") for name in ("pairs", "rejected")]
+    samples = pl.concat(rows.select("sample_index", "variation") for rows in judged)
     assert (samples["variation"].is_null() == (samples["sample_index"] == 0)).all()
     assert sum(one.accepted + one.rejected for one in first.by_variation.values()) == 6 * (samples["variation"].count())
-    per_group = rows_of(bucket).group_by("description_hash", "language").len()["len"]
+    per_group = read_table(f"{bucket}/out/pairs").group_by("description_hash", "language").len()["len"]
     assert per_group.sum() == first.accepted
     assert per_group.max() == 2
     paid = len(model_server.prompts)
@@ -107,7 +97,7 @@ def test_an_order_ends_with_exactly_its_pairs_and_costs_nothing_the_second_time(
 def test_a_description_that_is_always_rejected_is_named_and_left_out_and_a_redo_never_pays_for_another_try(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
-    put(bucket, 30)
+    put(bucket, "tasks/a.jsonl", lines(30, "a"))
     model_server.script("thing a7 ", [answer("no json")])
     first = run()
     assert (first.accepted, first.rejected, first.rounds, first.shortfall) == (29, 3, 3, 1)
@@ -121,11 +111,11 @@ def test_a_description_that_is_always_rejected_is_named_and_left_out_and_a_redo_
     assert (redo.paid, redo.judged, redo.shortfall) == (0, 32, 1)
     more = run(max_attempts_per_pair=4)
     assert (more.requests, more.paid, more.rejected, more.shortfall) == (1, 1, 1, 1)
-    assert set(rows_of(bucket, "rejected")["sample_index"]) == {0, 1, 2, 3}
+    assert set(read_table(f"{bucket}/out/rejected")["sample_index"]) == {0, 1, 2, 3}
 
 
 def test_one_attempt_asks_once(run: Run, bucket: str, model_server: ModelServer) -> None:
-    put(bucket, 3)
+    put(bucket, "tasks/a.jsonl", lines(3, "a"))
     model_server.script("thing a1 ", [answer("no json")])
     report = run(max_attempts_per_pair=1)
     assert (report.judged, report.rounds, report.shortfall) == (3, 1, 1)
@@ -135,35 +125,35 @@ def test_one_attempt_asks_once(run: Run, bucket: str, model_server: ModelServer)
 def test_new_languages_and_a_raised_quota_cost_only_the_difference(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
-    put(bucket, 20)
+    put(bucket, "tasks/a.jsonl", lines(20, "a"))
     model_server.default = Spoiler(share=10**9)
     paid = [run().paid, run(languages=["English", "German"]).paid]
-    put(bucket, 5, "late")
+    put(bucket, "tasks/late.jsonl", lines(5, "late"))
     paid += [run(languages=["English", "German"], pairs_per_task=2).paid]
     assert paid == [20, 20, 40 + 5 * 2 * 2]
-    counts = rows_of(bucket).group_by("task", "language").len()["len"].to_list()
+    counts = read_table(f"{bucket}/out/pairs").group_by("task", "language").len()["len"].to_list()
     assert counts == [2] * 50
 
 
 @pytest.mark.runs
 def test_a_changed_description_is_a_new_one_and_spaces_are_no_change(run: Run, bucket: str) -> None:
     def write(*texts: str) -> None:
-        lines = "\n".join(json.dumps({"task": text}) for text in texts)
-        boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=lines.encode())
+        put(bucket, "tasks/a.jsonl", as_lines({"task": text} for text in texts))
 
     write("match one", "match two", "match cafe\u0301s")
     assert run().paid == 3
     write(" match one ", "match two or three", "match caf\u00e9s")
     night = run()
     assert (night.requests, night.paid, night.already_served) == (1, 1, 2)
-    assert sorted(rows_of(bucket)["task"]) == ["match caf\u00e9s", "match one", "match two", "match two or three"]
+    published = sorted(read_table(f"{bucket}/out/pairs")["task"])
+    assert published == ["match caf\u00e9s", "match one", "match two", "match two or three"]
 
 
 @pytest.mark.runs
 def test_what_one_night_leaves_short_the_next_ones_try_up_to_the_limit_of_all_of_them(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
-    put(bucket, 20)
+    put(bucket, "tasks/a.jsonl", lines(20, "a"))
     model_server.script("thing a7 ", [answer("no json")])
     nights = [run(max_attempts_per_pair=attempts) for attempts in (1, 3, 3)]
     assert [(one.requests, one.paid, one.given_up, one.shortfall) for one in nights] == [
@@ -176,7 +166,7 @@ def test_what_one_night_leaves_short_the_next_ones_try_up_to_the_limit_of_all_of
 
 
 def test_a_duplicate_counts_as_missing_and_is_asked_for_again(run: Run, bucket: str, model_server: ModelServer) -> None:
-    put(bucket, 4)
+    put(bucket, "tasks/a.jsonl", lines(4, "a"))
     same = answer(good_text("everybody says this"))
     model_server.script("thing a1 ", [same])
     model_server.script("thing a3 ", [same, answer(good_text("something else"))])
@@ -185,7 +175,7 @@ def test_a_duplicate_counts_as_missing_and_is_asked_for_again(run: Run, bucket: 
 
 
 def test_what_would_not_be_published_is_not_asked_for_again(run: Run, bucket: str, model_server: ModelServer) -> None:
-    put(bucket, 30)
+    put(bucket, "tasks/a.jsonl", lines(30, "a"))
     model_server.default = answer("no json")
     with pytest.raises(Exception, match="100% of 30 rows were rejected"):
         run()
@@ -196,20 +186,18 @@ def test_a_language_of_the_source_wins_and_an_unknown_one_is_counted(
     run: Run, bucket: str, model_server: ModelServer
 ) -> None:
     rows = [("one", "de"), ("one", "French"), ("two", None), ("three", "Klingon"), ("three", "Klingon")]
-    lines = "\n".join(json.dumps({"task": task, "language": language}) for task, language in rows)
-    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=lines.encode())
+    put(bucket, "tasks/a.jsonl", as_lines({"task": task, "language": language} for task, language in rows))
     model_server.default = Spoiler(share=10**9)
     report = run()
     assert (report.descriptions, report.unknown_languages) == (2, {"Klingon": 2})
-    assert sorted(rows_of(bucket).select("task", "language").rows()) == [
+    assert sorted(read_table(f"{bucket}/out/pairs").select("task", "language").rows()) == [
         *(("one", "French"), ("one", "German"), ("two", "English")),
     ]
     assert (run().already_served, run().paid) == (3, 0)
 
 
 def test_a_source_without_a_known_language_stops_the_run(run: Run, bucket: str, model_server: ModelServer) -> None:
-    body = json.dumps({"task": "one", "language": "python"})
-    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key="tasks/a.jsonl", Body=body.encode())
+    put(bucket, "tasks/a.jsonl", as_lines([{"task": "one", "language": "python"}]))
     with pytest.raises(Exception, match="'python'"):
         run()
     assert model_server.prompts == []

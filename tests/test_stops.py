@@ -11,6 +11,7 @@ import pytest
 
 from flows.run import main
 from tasks.clients import storage
+from tests.bucket import lines, put
 from tests.model_server import Behaviour, ModelServer, answer, error
 from tests.night import CONCURRENCY, Night
 
@@ -22,8 +23,7 @@ COST = 0.0006
 @pytest.fixture
 def given(bucket: str, model_server: ModelServer, prefect_api: str) -> list[str]:
     """Return a real job's options, over a bucket with 60 descriptions."""
-    lines = "\n".join(json.dumps({"task": f"match thing {row} with its name"}) for row in range(60))
-    storage.write_bytes(f"{bucket}/tasks/a.jsonl", lines.encode())
+    put(bucket, "tasks/a.jsonl", lines(60))
     options = ["--source", f"{bucket}/tasks", "--destination", f"{bucket}/out", "--model-name", "openai/x"]
     return [*options, "--api-base", model_server.api_base, "--output", "json"]
 

@@ -9,6 +9,7 @@ import pytest
 from tasks.clients import access, table, table_files
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
+from tests.bucket import read_table
 
 DAY = "2026-01-01"
 
@@ -24,12 +25,6 @@ def what(number: int, day: str = DAY) -> Publish:
     return Publish(day, f"run-{number}", f"mark-{day}-{number}", number)
 
 
-def read(uri: str, partition: str | None = None) -> pl.DataFrame:
-    found = table.scan(table.open_table(uri), partition)
-    assert found is not None
-    return found.collect()
-
-
 def test_a_destination_without_a_table_holds_nothing(bucket: str) -> None:
     uri = f"{bucket}/pairs"
     assert table.open_table(uri) is None
@@ -43,7 +38,7 @@ def test_several_first_publishes_at_once_all_succeed(bucket: str) -> None:
         publishes = [pool.submit(table.publish, uri, rows(1, day=day), what(1, day), overwrite=False) for day in days]
         for publish in publishes:
             publish.result()
-    assert sorted(read(uri)["partition"]) == days
+    assert sorted(read_table(uri)["partition"]) == days
 
 
 def test_added_rows_stand_beside_the_others_and_an_overwrite_replaces_its_partition_alone(bucket: str) -> None:
@@ -52,9 +47,9 @@ def test_added_rows_stand_beside_the_others_and_an_overwrite_replaces_its_partit
     table.publish(uri, rows(9, day="2026-01-02"), what(1, "2026-01-02"), overwrite=False)
     table.publish(uri, rows(3), what(2), overwrite=False)
     pinned = table.open_table(uri)
-    assert sorted(read(uri, DAY)["number"]) == [1, 2, 3]
+    assert sorted(read_table(uri, DAY)["number"]) == [1, 2, 3]
     table.publish(uri, rows(7), what(3), overwrite=True)
-    assert sorted(read(uri)["number"]) == [7, 9]
+    assert sorted(read_table(uri)["number"]) == [7, 9]
     before = table.scan(pinned, DAY)
     assert before is not None
     assert sorted(before.collect()["number"]) == [1, 2, 3], "a reader keeps the version that it opened"
@@ -84,14 +79,14 @@ def test_an_empty_overwrite_empties_the_partition(bucket: str) -> None:
     uri = f"{bucket}/pairs"
     table.publish(uri, rows(1), what(1), overwrite=False)
     table.publish(uri, rows(), what(2), overwrite=True)
-    assert (read(uri).height, table.last_publish(table.open_table(uri), DAY)) == (0, 2)
+    assert (read_table(uri).height, table.last_publish(table.open_table(uri), DAY)) == (0, 2)
 
 
 def test_a_new_column_is_null_in_the_rows_before_it(bucket: str) -> None:
     uri = f"{bucket}/pairs"
     table.publish(uri, rows(1), what(1), overwrite=False)
     table.publish(uri, rows(2).with_columns(new=pl.lit("x")), what(2), overwrite=False)
-    assert read(uri).sort("number").select("number", "new").rows() == [(1, None), (2, "x")]
+    assert read_table(uri).sort("number").select("number", "new").rows() == [(1, None), (2, "x")]
     assert table.read_schema(table.open_table(uri)) == {
         "partition": pl.String(),
         "number": pl.Int64(),
@@ -104,7 +99,7 @@ def test_rows_of_another_type_are_refused_and_nothing_of_them_is_seen(bucket: st
     table.publish(uri, rows(1), what(1), overwrite=False)
     with pytest.raises(StorageError, match=uri):
         table.publish(uri, rows(2).with_columns(number=pl.lit("two")), what(2), overwrite=False)
-    assert read(uri)["number"].to_list() == [1]
+    assert read_table(uri)["number"].to_list() == [1]
 
 
 @pytest.mark.parametrize("name", ["pairs", "ü b", "a+b=c&(d)"])
@@ -131,6 +126,6 @@ def test_a_full_disk_is_told_from_a_table_that_takes_no_commit(bucket: str) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value).startswith(f"The disk of {tempfile.gettempdir()} is full")
-    assert read(uri)["number"].to_list() == [1]
+    assert read_table(uri)["number"].to_list() == [1]
     table.publish(uri, many, what(2), overwrite=False)
-    assert read(uri).height == 50_001
+    assert read_table(uri).height == 50_001
