@@ -50,20 +50,7 @@ def place_order(
         raise UsageError("fallback_models holds an empty one. Name each model, or leave fallback_models out.")
     check_api_base(settings["api_base"])
     named = {**dict.fromkeys(fallback_models, "fallback_models"), **dict.fromkeys(model_mix, "model_mix")}
-    named[recipe.model_name] = "model_name"
-    for name, parameter in named.items():
-        check_model_fits(name, destination, parameter=parameter, alone=len(named) == 1)
-        check_price(name, settings if name == recipe.model_name else settings | NO_PRICE)
-    if flow_run.id:
-        # At the command line, which asks before it starts one, Prefect's server comes up meanwhile.
-        from tasks.clients.llm import check_recipe  # noqa: PLC0415  (takes seconds)
-
-        for name in named:
-            check_recipe(replace(recipe, model_name=name))
-    if settings.get("batch"):
-        from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
-
-        check_batches(recipe.model_name)
+    _check_models(recipe, named | {recipe.model_name: "model_name"}, destination, settings)
     scheduled_start = flow_run.scheduled_start_time or datetime.now(UTC)
     day = check_partition(partition or default_partition(source, scheduled_start))
     source = check_uri(source.replace(PARTITION_FIELD, day), "source")
@@ -83,6 +70,27 @@ def place_order(
         fallback_models=fallback_models,
         **settings,
     )
+
+
+def _check_models(recipe: Recipe, named: Mapping[str, str], destination: str, settings: dict[str, Any]) -> None:
+    """Check what can be known of the models before a call, each `named` by its parameter.
+
+    Raises:
+        UsageError: One cannot be right.
+    """
+    for name, parameter in named.items():
+        check_model_fits(name, destination, parameter=parameter, alone=len(named) == 1)
+        check_price(name, settings if name == recipe.model_name else settings | NO_PRICE)
+    if flow_run.id:
+        # At the command line, which asks before it starts one, Prefect's server comes up meanwhile.
+        from tasks.clients.llm import check_recipe  # noqa: PLC0415  (takes seconds)
+
+        for name in named:
+            check_recipe(replace(recipe, model_name=name))
+    if settings.get("batch"):
+        from tasks.clients.batches import check_batches  # noqa: PLC0415  (not for --help)
+
+        check_batches(recipe.model_name)
 
 
 def mixed_languages(languages: list[str]) -> list[str]:

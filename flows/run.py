@@ -24,8 +24,9 @@ from flows.commands import (
     WRONG_USAGE,
     find,
 )
-from flows.usage import explain, one_line
+from flows.usage import explain
 from tasks.core.garbage import collect_seldom
+from tasks.core.showing import as_sentence
 
 # Set before Prefect and litellm are imported; what the user has set stays.
 ENVIRONMENT = {
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        say_error(f"{type(error).__name__}: {one_line(str(error))} Run again with --debug to see where.")
+        say_error(f"{type(error).__name__}: {as_sentence(str(error))} Run again with --debug to see where.")
         return FAILED
 
 

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tasks.core.showing import as_sentence
+
 if TYPE_CHECKING:
     from cyclopts import CycloptsError, MissingArgumentError
 
@@ -22,7 +24,7 @@ def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
         return _say_missing(error)
     if isinstance(cause, ValidationError):
         return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
-    return one_line(str(error))
+    return as_sentence(str(error))
 
 
 def _say_missing(error: "MissingArgumentError") -> str:
@@ -39,9 +41,3 @@ def _say_missing(error: "MissingArgumentError") -> str:
 def _nearest(word: str, commands: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, commands, n=1)
     return f" Did you mean {near[0]}?" if near else ""
-
-
-def one_line(text: str) -> str:
-    """Return `text` as one line that ends as a sentence."""
-    line = " ".join(text.split())
-    return line if line.endswith((".", "?", "!")) else line + "."

@@ -23,6 +23,7 @@ from tasks.core.dealing import deal, is_spent
 from tasks.core.errors import RESUME, STOPPED, PairmillError, StoppedError, UsageError
 from tasks.core.price import Price
 from tasks.core.seating import Seating
+from tasks.core.showing import as_sentence
 from tasks.processes import WITHIN_SECONDS
 from tasks.progress import progress
 from tasks.session import PATIENCE_SECONDS, Model, Status
@@ -73,7 +74,9 @@ def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
             raise crew.gone from error
         if isinstance(error, RuntimeError):
             raise StoppedError(NO_CHECKOUT.format("The scheduler")) from error
-        raise StoppedError(f"The Dask cluster does not carry on: {_say(error)} {RESUME}") from error
+        raise StoppedError(
+            f"The Dask cluster does not carry on: {as_sentence(str(error) or type(error).__name__)} {RESUME}"
+        ) from error
     if crew.lost is not None:
         raise crew.lost
 
@@ -228,8 +231,3 @@ def _visit(
 
 async def _leave(token: str, error: PairmillError) -> Status:
     return await asyncio.to_thread(session.leave, token, error)
-
-
-def _say(error: BaseException) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if line.endswith((".", "?", "!")) else f"{line}."

@@ -58,7 +58,8 @@ class Model:
     @property
     def spent_usd(self) -> float:
         """What this process has spent of the order's limit, worst cases where a cost is unknown; 0 without a limit."""
-        return visit(self.token, None, None).standing.spent
+        session = _sessions.get(self.token)
+        return session.status().standing.spent if session else 0.0
 
     @property
     def steps_in_flight(self) -> int:
@@ -133,13 +134,17 @@ class Session:
         self._unvisited, self._visited = 0, time.monotonic()
         if seated:
             self._seated.set()
+        if self._client is not None and max_cost_usd is not None:
+            self._client.lend(max_cost_usd)
+        if self._client is not None and error is not None:
+            self._client.stop(error)
+        return self.status(waits=not seated)
+
+    def status(self, *, waits: bool = False) -> Status:
+        """Return what was done so far; `waits` where no client is open yet."""
         client = self._client
         if client is None:
-            return Status(waits=not seated)
-        if max_cost_usd is not None:
-            client.lend(max_cost_usd)
-        if error is not None:
-            client.stop(error)
+            return Status(waits=waits)
         failed = client.answered - client.paid
         return Status(client.paid, failed, client.retried, client.standing, client.attempts.stopped)
 
@@ -153,7 +158,7 @@ class Session:
             self._stack.close()
         except PairmillError as loss:
             lost = loss
-        return replace(self.visit(None, None, seated=True), error=lost)
+        return replace(self.status(), error=lost)
 
     def _await_place(self) -> None:
         began = time.monotonic()

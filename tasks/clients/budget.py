@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tasks.core.dealing import Standing
 from tasks.core.errors import StoppedError
 from tasks.core.price import Price
 from tasks.core.prompts import RESPONSE_SCHEMA
@@ -69,6 +70,22 @@ class Budget:
             f"Stopped at ${self.spent:,.4f}: {what} the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid "
             "for is kept: run the same command again to go on with as much money, or with another --max-cost-usd."
         )
+
+    def standing(self, *, busy: bool) -> Standing:
+        """Return how a process stands with this money; `busy` as there."""
+        return Standing(
+            ceiling=self.max_cost_usd,
+            spent=self.spent,
+            reserved=self.reserved,
+            asked=self.asked,
+            in_flight=self.in_flight,
+            short=self.short,
+            busy=busy,
+        )
+
+    def borrow(self) -> None:
+        """Let calls cost nothing but what `lend` allows."""
+        self.leased, self.max_cost_usd = True, 0.0
 
     def lend(self, max_cost_usd: float) -> None:
         """Let calls cost so much in all, or what they may have cost by now where that is more."""

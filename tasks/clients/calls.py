@@ -102,9 +102,9 @@ class ModelClient:
             raise self.attempts.stopped or StoppedError(STOPPED) from None
 
     def borrow(self) -> None:
-        """Spend only what `lend` allows, before the first call."""
+        """Spend only what `lend` allows; before the first call."""
         if self.attempts.budget is not None:
-            self.attempts.budget.leased, self.attempts.budget.max_cost_usd = True, 0.0
+            self.attempts.budget.borrow()
 
     def lend(self, max_cost_usd: float) -> None:
         """Let its calls cost so much in all, from any thread; see `Budget.lend`."""
@@ -115,17 +115,7 @@ class ModelClient:
     def standing(self) -> Standing:
         """How it stands with its money."""
         budget = self.attempts.budget
-        if budget is None:
-            return Standing()
-        return Standing(
-            ceiling=budget.max_cost_usd,
-            spent=budget.spent,
-            reserved=budget.reserved,
-            asked=budget.asked,
-            in_flight=budget.in_flight,
-            short=budget.short,
-            busy=bool(self._shards),
-        )
+        return Standing() if budget is None else budget.standing(busy=bool(self._shards))
 
     @property
     def paid(self) -> int:

@@ -7,12 +7,10 @@ ones; Unicode classes and (?i) are 10 to 30 times slower in polars.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import get_args
 
 import polars as pl
 
 from tasks.core.columns import NO_CHOICES, TEXTS
-from tasks.core.duplicates import DUPLICATE, NEAR_DUPLICATE
 from tasks.core.features import PREPARED
 from tasks.core.keys import text_key
 from tasks.core.requests import RowFlag
@@ -151,9 +149,6 @@ FLAGS: dict[RowFlag, pl.Expr] = {
         _telling(name).str.contains(f"{_EMAIL}|{_PHONE}") | _holds_card_number(_telling(name)) for name in TEXTS
     ),
 }
-
-# Every reason that a row can carry: the rules, and what only the whole partition shows.
-REASONS: tuple[str, ...] = (*RULES, *get_args(RowFlag), DUPLICATE, NEAR_DUPLICATE)
 
 
 def judge(pairs: pl.LazyFrame, reject_flagged: Sequence[RowFlag] = ()) -> pl.LazyFrame:

@@ -9,3 +9,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 def shown(text: str) -> str:
     """Return `text` with U+FFFD for each character that would command a terminal or reorder what it shows."""
     return _CONTROL.sub("\ufffd", text)
+
+
+def as_sentence(text: str) -> str:
+    """Return `text` as one line that ends as a sentence."""
+    line = " ".join(text.split())
+    return line if line.endswith((".", "?", "!")) else f"{line}."
