@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -18,6 +17,7 @@ from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.patience import Patience
 from tasks.core.batching import Job
 from tasks.core.price import Price
+from tests.kept import Kept
 
 HOUR = 3600.0
 PRICE = Price(1e-6, 1e-5)
@@ -136,21 +136,6 @@ class Provider:
         return [self.files[job.input_file] for job in self.jobs.values()]
 
 
-class Kept:
-    """The journal, in memory."""
-
-    def __init__(self) -> None:
-        self.completions: dict[str, dict[str, Any]] = {}
-        self.flushed = 0
-
-    def append(self, request_key: str, completion: dict[str, Any]) -> None:
-        assert request_key not in self.completions, "it was paid for twice"
-        self.completions[request_key] = completion
-
-    def flush(self) -> None:
-        self.flushed = len(self.completions)
-
-
 def keys(first: int, count: int) -> list[str]:
     return [f"{number:032x}" for number in range(first, first + count)]
 
@@ -200,6 +185,7 @@ class Night:
         batching.answer(folder / "r.parquet", self.clock.now() + hours * HOUR)
         answered = pl.concat([pl.read_parquet(one) for one in folder.glob("answered-*")] or [pl.DataFrame(schema=KEYS)])
         assert set(answered["request_key"]) <= set(self.kept.completions)
+        assert len(self.kept.keys) == len(self.kept.completions), "something was paid for twice"
         return set(wanted) - set(self.kept.completions)
 
     def records(self) -> list[str]:

@@ -1,7 +1,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,24 +13,14 @@ from tasks.clients.budget import AROUND_PROMPT_TOKENS, Budget
 from tasks.clients.calls import ModelClient
 from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.pacing import Ceiling
-from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError, StorageError
+from tasks.core.errors import RESUME, ModelError, StoppedError, StorageError
 from tasks.core.price import Price
+from tests.kept import Kept
 
 GOOD = Reply("a text", "stop", "answering", 200, 40, 0.001)
 PRICE = Price(1e-6, 1e-5)
 # Seconds that no machine takes.
 LONG = 600
-
-
-class Kept:
-    """Keeps completions in memory."""
-
-    def __init__(self) -> None:
-        self.lost: PairmillError | None = None
-        self.completions: dict[str, Mapping[str, Any]] = {}
-
-    def append(self, request_key: str, completion: Mapping[str, Any]) -> None:
-        self.completions[request_key] = completion
 
 
 class Model:

@@ -6,7 +6,7 @@ the first of them runs.
 
 import email.utils
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,27 +15,17 @@ import pytest
 from tasks.clients.attempts import ATTEMPTS, Attempts, Request
 from tasks.clients.calls import ModelClient
 from tasks.clients.lane import SETTING, open_lane
-from tasks.core.errors import RESUME, ModelError, PairmillError, UsageError
+from tasks.core.errors import RESUME, ModelError, UsageError
 from tasks.core.requests import Recipe
 from tests import model_server as server
 from tests.benchmarks import pacing
 from tests.dialects import DIALECTS, Dialect
+from tests.kept import Kept
 from tests.model_server import Behaviour, ModelServer
 from tests.tally import tally
 
 IN_FLIGHT = 8
 DEADLINE_SECONDS = 3.0
-
-
-class Kept:
-    """Keeps completions in memory."""
-
-    def __init__(self) -> None:
-        self.lost: PairmillError | None = None
-        self.keys: list[str] = []
-
-    def append(self, request_key: str, completion: Mapping[str, Any]) -> None:
-        self.keys.append(request_key)
 
 
 @dataclass(frozen=True)
