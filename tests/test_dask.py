@@ -1,12 +1,10 @@
 """One run on a cluster of two processes: the same rows, and nothing is paid twice or above the budget."""
 
-import asyncio
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +14,6 @@ from typing import Any
 import dask
 import distributed
 import pytest
-from aiohttp import web
 
 from flows.cluster import StepRunner
 from flows.run import main
@@ -220,31 +217,35 @@ def test_a_process_that_joins_takes_the_place_of_one_that_died_and_no_other(
     night: Night, cluster: "distributed.LocalCluster"
 ) -> None:
     night.put(ROWS, 9 * ROWS)
-    joined = threading.Event()
-    behave = night.model_server.default
-
-    async def wait(request: web.Request, sent: dict[str, Any]) -> Any:
-        while not joined.is_set():
-            await asyncio.sleep(0.05)
-        return behave(request, sent)
-
-    night.model_server.default = wait
-    night.model_server.script("spoiled", [wait])
+    night.model_server.held = True
     run = night.start()
-    while night.model_server.most_in_flight < 2:
+    while night.model_server.in_flight < 2:
         time.sleep(0.1)
-    cluster.scale(3)
-    try:
-        with distributed.Client(cluster) as client:
+    with distributed.Client(cluster) as client:
+        before = set(client.run(os.getpid).values())
+        dead = min(before)
+        cluster.scale(3)
+        try:
             client.wait_for_workers(3)
-            joined.set()
+            (joined,) = set(client.run(os.getpid).values()) - before
+            night.model_server.held = False
             while len(night.model_server.prompts) < 5 * ROWS:
                 time.sleep(0.1)
-            (dead, *_) = client.run(os.getpid).values()
-        os.kill(dead, signal.SIGKILL)
-        assert run.wait() == 0, run.said
-    finally:
-        cluster.scale(2)
+            assert len(writers(night)) <= 2, "it has taken no place"
+            # Both have found how many calls they may make, so the one that is left makes no more of them.
+            night.model_server.held = True
+            os.kill(dead, signal.SIGKILL)
+            while night.model_server.in_flight > CONCURRENCY // 2:
+                time.sleep(0.1)
+            while night.model_server.in_flight <= CONCURRENCY // 2:
+                time.sleep(0.1)
+            assert joined in client.run(os.getpid).values()
+            night.model_server.held = False
+            assert run.wait() == 0, run.said
+        finally:
+            night.model_server.held = False
+            cluster.scale(2)
+    assert len(writers(night)) > 2, "the place was taken"
     assert night.model_server.most_in_flight <= CONCURRENCY
     assert night.check_rows(10 * ROWS) == (0, 0)
     assert night.paid_twice() <= CONCURRENCY // 2
