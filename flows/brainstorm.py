@@ -108,7 +108,8 @@ def brainstorm(
         model_mix: Other models and the share of the pairs' requests that each of them writes, name=share, for example
             openai/gpt-4.1-nano=0.3; model_name writes the rest, and all lists.
         fallback_models: Models that take over, in this order, what a model refuses or cannot answer of the pairs.
-        batch: Ask for the pairs by the provider's batch API, at half price and within hours; the lists are called live.
+        batch: Ask model_name for the pairs by its provider's batch API, at half price and within hours. The lists, and
+            models of model_mix and fallback_models, are called live, at the full price.
         batch_deadline: Hours after the pairs' start at which batches are ended, and live calls answer what they have
             not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted

@@ -84,7 +84,8 @@ def generate_short_text_pairs(
         model_mix: Other models and the share of the requests that each of them writes, name=share, for example
             openai/gpt-4.1-nano=0.3; model_name writes the rest.
         fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
-        batch: Ask by the provider's batch API, at half price and within hours.
+        batch: Ask model_name by its provider's batch API, at half price and within hours. Models of model_mix and
+            fallback_models are called live, at the full price.
         batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
