@@ -20,10 +20,10 @@ from flows.screen import say, say_error
 from tasks.core.errors import PairmillError, UsageError
 
 POOL = "pairmill"
-# Runs at once on all workers of the pool; above the limit of `backfill` in prefect.yaml.
-POOL_LIMIT = 9
-# A queue of a smaller number goes first.
-PRIORITIES = {"nightly": 1, "backfill": 2, "partition": 3}
+# Of each queue, the first one first, how many run at once. Backfills that wait for their days leave room for these.
+QUEUES = {"nightly": 1, "backfill": 3, "partition": 5}
+# Runs at once on all workers of the pool.
+POOL_LIMIT = sum(QUEUES.values())
 # A server that was started a moment ago does not answer yet.
 START_SECONDS = 180.0
 
@@ -46,8 +46,8 @@ def prepare(*, notify: str = "", then: str = "") -> None:
     with get_client(sync_client=True) as client:
         wait_for_server(client)
         _make_pool(client)
-        for queue, priority in PRIORITIES.items():
-            _make_queue(client, queue, priority)
+        for priority, (queue, limit) in enumerate(QUEUES.items(), start=1):
+            _make_queue(client, queue, priority, limit)
         if notify:
             block_type, _, name = notify.partition("/")
             try:
@@ -91,12 +91,12 @@ def _make_pool(client: SyncPrefectClient) -> None:
     client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=POOL_LIMIT))
 
 
-def _make_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
+def _make_queue(client: SyncPrefectClient, name: str, priority: int, limit: int) -> None:
     try:
         queue = client.read_work_queue_by_name(name, POOL)
     except ObjectNotFound:
         queue = client.create_work_queue(name, work_pool_name=POOL)
-    client.update_work_queue(queue.id, priority=priority)
+    client.update_work_queue(queue.id, priority=priority, concurrency_limit=limit)
 
 
 def apply(client: SyncPrefectClient, automation: AutomationCore) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 from deployments.definitions import read_deployments, read_environment
 
-# A backfill waits for its days, so there must be room for both.
-RUNS_AT_ONCE = 9
+# A backfill waits for its days, so there must be room for both: for more than anybody starts at once.
+RUNS_AT_ONCE = 20
 
 
 def make_deployments() -> list[Any]:
     """Return the deployments of prefect.yaml as this process serves them."""
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig  # noqa: PLC0415
     from prefect.schedules import Cron  # noqa: PLC0415
     from prefect.types.entrypoint import EntrypointType  # noqa: PLC0415  (after the environment)
 
@@ -32,7 +31,6 @@ def make_deployments() -> list[Any]:
                 tags=one["tags"],
                 parameters=one["parameters"],
                 schedules=schedules,
-                concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"]),
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
         )

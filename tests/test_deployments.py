@@ -34,6 +34,7 @@ from tests.stack import (
     read_runs,
     read_steps,
     start_backfill,
+    start_partition,
     wait_for,
 )
 from tests.test_brainstorm import family, lister
@@ -72,7 +73,6 @@ def test_serving_from_one_process_is_the_same_as_deploying() -> None:
     for ours, theirs in zip(wanted, served, strict=True):
         assert theirs.entrypoint == ours["entrypoint"]
         assert (theirs.parameters, theirs.tags) == (ours["parameters"], ours["tags"])
-        assert theirs.concurrency_limit == ours["concurrency_limit"]["limit"]
         crons = [(one["cron"], one["timezone"], one["slug"], one["parameters"]) for one in ours.get("schedules", [])]
         for cron, one in zip(crons, theirs.schedules, strict=True):
             assert cron == (one.schedule.cron, one.schedule.timezone, one.slug, one.parameters)
@@ -82,9 +82,14 @@ def test_a_backfill_finds_the_deployment_of_its_days_and_can_never_fill_the_pool
     deployments = {one["name"]: one for one in read_deployments()}
     names = {f"{flow_of(one['entrypoint']).name}/{name}" for name, one in deployments.items()}
     assert PARTITION_DEPLOYMENT in names
-    assert deployments["backfill"]["concurrency_limit"]["limit"] < prepare.POOL_LIMIT
-    assert {one["work_pool"]["work_queue_name"] for one in deployments.values()} == set(prepare.PRIORITIES)
+    assert prepare.QUEUES["nightly"] + prepare.QUEUES["backfill"] < prepare.POOL_LIMIT
+    assert {one["work_pool"]["work_queue_name"] for one in deployments.values()} == set(prepare.QUEUES)
     assert {one["work_pool"]["name"] for one in deployments.values()} == {prepare.POOL}
+
+
+def test_no_run_ends_with_a_lease_that_the_server_forgets_when_it_is_started_again() -> None:
+    assert not [one["name"] for one in read_deployments() if "concurrency_limit" in one]
+    assert not [one.name for one in make_deployments() if one.concurrency_limit]
 
 
 def test_a_worker_sets_what_the_command_line_sets() -> None:
@@ -251,6 +256,26 @@ def test_a_person_backfills_two_days_in_the_browser_and_reads_what_they_brought(
     assert said == f"2 of 2 days done, {accepted} pairs accepted"
     models = {body["model"] for body in stack.model.bodies if f"thing of {month}" in str(body)}
     assert models == {"chosen-in-the-browser"}
+
+
+@pytest.mark.deployments
+@pytest.mark.timeout(1200)
+def test_a_second_night_waits_until_the_first_has_ended(stack: Stack) -> None:
+    days = ("2026-02-11", "2026-02-12")
+    for day in days:
+        stack.put_day(day, 4)
+    stack.model.held = True
+    try:
+        for day in days:
+            start_partition(day, "nightly")
+        first = wait_for("a call", lambda: next(filter(stack.prompts, days), None))
+        (second,) = set(days) - {first}
+        # As long as the workers need to begin a run that may begin.
+        wait_for("it to be late", lambda: read_runs(f"nightly-{second}")[0].state.name == "Late")
+        assert not stack.prompts(second)
+    finally:
+        stack.model.held = False
+    assert {ended_run(f"nightly-{day}").state.name for day in days} == {"Completed"}
 
 
 @pytest.mark.deployments
