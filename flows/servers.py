@@ -85,16 +85,25 @@ def start_prefect_api() -> Server | None:
 
     Prefect's own temporary server shares our terminal: it would die of the same
     Ctrl-C, and the run could not say how it ended. This one lives as long as this
-    process, since Prefect sends its last logs and events while Python exits.
+    process, since Prefect sends its last logs and events while Python exits. Its
+    database is its own: in that of a server of the user's a backfill would find
+    deployments, and wait for a worker.
     """
     from prefect.context import refresh_global_settings_context  # noqa: PLC0415  (1 s)
-    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME  # noqa: PLC0415
 
     if PREFECT_API_URL.value():
         return None
-    without_interface = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    home = PREFECT_HOME.value()
+    home.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'pairmill.db'}",
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
     app = ("--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error")
-    server = start("uvicorn", *app, "--host", "127.0.0.1", "--port", "{port}", environment=without_interface)
+    server = start("uvicorn", *app, "--host", "127.0.0.1", "--port", "{port}", environment=settings)
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     refresh_global_settings_context()
     return server

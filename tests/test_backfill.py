@@ -4,6 +4,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_HOME
 
 from flows.backfill import OWN, backfill
 from flows.run import main
@@ -53,6 +54,11 @@ def test_a_day_that_failed_says_why_under_the_table_and_the_others_say_it_in_fig
     assert text.startswith("## 1 of 2 days done, 3 pairs accepted\n")
     assert "published 3" not in text
     assert text.endswith("\n\n**2026-01-02**: No descriptions \\| here\n")
+
+
+def test_the_server_of_a_run_shares_no_database_with_one_of_the_users(prefect_api: str) -> None:
+    # There a backfill would find deployments, and wait for a worker.
+    assert [path.name for path in PREFECT_HOME.value().glob("*.db")] == ["pairmill.db"]
 
 
 @pytest.fixture

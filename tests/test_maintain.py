@@ -24,6 +24,7 @@ from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
 from tasks.core.showing import shown
+from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.forget import forget_description
 from tasks.maintain import _compact_journal, _expire_staging
 from tests.bucket import read_table
@@ -379,3 +380,17 @@ def test_a_description_is_forgotten_after_a_compaction_that_is_under_way(
             segment(listed, "merged", ("one", '["news"]', 1))
         forgetting.result()
     assert find(listed, "one") == {}
+
+
+@pytest.mark.parametrize(
+    ("done", "before", "said"),
+    [
+        ([], 1_000, "s3://b/out: nothing to do, 1,000 bytes in all"),
+        (["one"], 1_000, "s3://b/out: 1 thing done, 1,000 bytes in all"),
+        (["one", "two"], 5_000, "s3://b/out: 2 things done, 4,000 bytes fewer, 1,000 bytes in all"),
+        (["one"], 900, "s3://b/out: 1 thing done, 1,000 bytes in all"),
+    ],
+)
+def test_the_headline_of_an_upkeep_says_what_it_saved_where_it_did(done: list[str], before: int, said: str) -> None:
+    report = UpkeepReport(destination="s3://b/out", done=done, bytes_before=before, bytes_after=1_000)
+    assert upkeep_headline(report) == said

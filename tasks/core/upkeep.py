@@ -34,5 +34,6 @@ def say_done(count: int, what: str, verb: str) -> list[str]:
 def upkeep_headline(report: UpkeepReport) -> str:
     """Say in one sentence what it came to."""
     saved = report.bytes_before - report.bytes_after
-    what = f"things done: {len(report.done):,}" if report.done else "nothing to do"
-    return f"{report.destination}: {what}, {max(0, saved):,} bytes saved, {report.bytes_after:,} left"
+    what = f"{len(report.done):,} thing{'s' * (len(report.done) != 1)} done" if report.done else "nothing to do"
+    fewer = f", {saved:,} bytes fewer" if saved > 0 else ""
+    return f"{report.destination}: {what}{fewer}, {report.bytes_after:,} bytes in all"
