@@ -48,7 +48,7 @@ def show_estimate(found: Estimate) -> None:
     """Print what a run would do and cost."""
     left_out = {
         "served already": found.already_served,
-        "rejected before": found.already_rejected,
+        "rows rejected before": found.already_rejected,
         "repeated": found.repeated,
         "blank": found.blank,
     }

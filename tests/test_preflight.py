@@ -6,12 +6,14 @@ import boto3
 import polars as pl
 import pytest
 
+from flows.preflight import show_estimate
 from flows.run import main
 from tasks.clients import frames
 from tasks.clients.journal import Journal
 from tasks.clients.lease import hold_lease
 from tasks.clients.leftovers import local_folder
 from tasks.core.columns import COMPLETIONS
+from tasks.core.estimate import Estimate
 from tasks.core.layout import Layout
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Recipe, hash_descriptions, request_keys
@@ -290,3 +292,32 @@ def test_what_else_pays_is_checked_part_by_part(
     options = [*given, *DAYS] if command == "backfill" else given[2:]
     code, found = ask(capsys, [command, *options, "--check"])
     assert (code, found["ok"], len(found["parts"]), len(model_server.prompts)) == (0, True, parts, 1)
+
+
+def test_a_dry_run_counts_rejected_rows_as_rows_not_as_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
+    figures: dict[str, Any] = dict.fromkeys(("source", "destination", "model_name", "tokens_from", "price_from"), "")
+    counts: dict[str, Any] = {
+        "blank": 0,
+        "repeated": 0,
+        "already_served": 0,
+        "claimed": 0,
+        "requests": 191,
+        "cached": 0,
+        "calls": 191,
+    }
+    found = Estimate(
+        partition="2026-01-01",
+        descriptions=60,
+        already_rejected=58,
+        calls_most=573,
+        input_tokens=(1, 2),
+        output_tokens=(1, 2),
+        cost_usd=None,
+        max_cost_usd=0.0,
+        would_publish=True,
+        source_changes=[],
+        **figures,
+        **counts,
+    )
+    show_estimate(found)
+    assert "58 rows rejected before" in capsys.readouterr().out
