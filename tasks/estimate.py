@@ -9,6 +9,7 @@ import polars as pl
 from tasks.brainstorm import most_lists, read_known
 from tasks.clients import frames, llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
+from tasks.clients.lease import find_fresh
 from tasks.clients.leftovers import local_keys
 from tasks.clients.lookup import find_segments, look_up
 from tasks.clients.storage_errors import storage_errors
@@ -49,7 +50,7 @@ def _estimate(order: Order) -> Estimate:
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder))
-        plan, _ = plan_into(requests, order, read_descriptions(objects, Path(folder), order))
+        plan, _ = plan_into(requests, order, read_descriptions(objects, Path(folder), order), find_fresh)
         calls = _count_calls(order, requests)
         parts = [
             Part(

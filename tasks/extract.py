@@ -3,8 +3,8 @@
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tasks.clients import frames, publishing, storage, table
 from tasks.clients.claims import find_claimed
 from tasks.clients.descriptions import Descriptions, list_source, read_descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
-from tasks.clients.lease import hold_lease
+from tasks.clients.lease import Lease, find_renewed, hold_lease
 from tasks.core.errors import PairmillError, RejectedError, StoppedError, StorageError
 from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
 from tasks.core.plans import Plan
@@ -36,20 +36,36 @@ def hold_source(order: Order) -> Iterator[Callable[[], None]]:
     """Be the only run of this source and destination inside the block: two would pay for the same requests.
 
     A second one waits, and then finds what the first has published. A preview waits
-    for nobody. Where an error of ours ends the block, nothing of the run stays under
+    only while a description is erased. Where an error of ours ends the block, nothing of the run stays under
     staging/, but for the judged rows that its message says to read.
     """
     storage.require_bucket(order.destination)
-    lease = hold_lease(order.layout.source_lease(order.source), order.run_id, on_wait=partial(progress.begin, "wait"))
-    with nullcontext() if order.limit else lease as held:
+    with _hold_preview(order) if order.limit else _hold(order, order.layout.source_lease(order.source)) as held:
         try:
-            yield held.check if held else lambda: None
+            yield held.check
         except RejectedError:
             raise
         except (PairmillError, OSError):
             with suppress(StorageError):  # maintain removes what is left
                 storage.delete_prefix(order.staging)
             raise
+
+
+def _hold(order: Order, uri: str) -> AbstractContextManager[Lease]:
+    return hold_lease(uri, order.run_id, on_wait=partial(progress.begin, "wait"))
+
+
+@contextmanager
+def _hold_preview(order: Order) -> Iterator[Lease]:
+    """Be at work in sight of whoever erases a description, who waits for a preview as for any run."""
+    while True:
+        with _hold(order, order.layout.preview_lease(order.run_id)) as held:
+            if storage.find_bytes(order.layout.forget_lease) is None:
+                yield held
+                return
+        # It goes first; holding both, each would wait for the other.
+        with _hold(order, order.layout.forget_lease):
+            pass
 
 
 @step("extract", "extract descriptions", retries=3)
@@ -89,8 +105,15 @@ def extract_task_descriptions(order: Order) -> Plan:
     return dataclasses.replace(plan, shards=shards, cached=cached)
 
 
-def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Plan, pl.DataFrame]:
+def plan_into(
+    requests: Scratch,
+    order: Order,
+    found: Descriptions,
+    find_living: Callable[[Collection[str]], set[str]] = find_renewed,
+) -> tuple[Plan, pl.DataFrame]:
     """Append the wanted requests to `requests`, and count what was found; writes nothing elsewhere.
+
+    `find_living` tells the leases of other runs that are at work.
 
     Returns:
         The plan, without its shards, and the samples that are used up (USED).
@@ -100,7 +123,7 @@ def plan_into(requests: Scratch, order: Order, found: Descriptions) -> tuple[Pla
     """
     numbers = pl.concat(frame.select(number=number_hashes(pl.col("description_hash"))) for frame in found.frames())
     languages = {*order.languages, *found.languages}
-    claimed = pl.DataFrame(schema=CLAIMED) if order.limit else find_claimed(order, numbers, languages)
+    claimed = pl.DataFrame(schema=CLAIMED) if order.limit else find_claimed(order, numbers, languages, find_living)
     if order.on_published == "redo" and claimed.height:
         # What it left to the other run, it would remove from the partition that it replaces.
         raise StoppedError(

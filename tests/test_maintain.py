@@ -14,11 +14,12 @@ import pytest
 
 from flows.maintain import check_maintain
 from tasks.clients import compaction, frames, storage, table
+from tasks.clients import lease as lease_module
 from tasks.clients.batch_records import join_keys
 from tasks.clients.lease import hold_lease
 from tasks.clients.lookup import find_paid, find_segments
 from tasks.core.columns import JOURNAL
-from tasks.core.errors import UsageError
+from tasks.core.errors import StorageError, UsageError
 from tasks.core.layout import Layout
 from tasks.core.linting import lists_description
 from tasks.core.prompts import build_prompt
@@ -30,6 +31,7 @@ from tasks.maintain import _compact_journal, _expire_staging
 from tests.bucket import read_table
 from tests.night import Night
 from tests.s3_proxy import S3Proxy
+from tests.zygote import LEASE_SECONDS, Run
 
 NOW = datetime.now(UTC)
 
@@ -198,6 +200,86 @@ def test_a_run_that_begins_while_a_description_is_being_forgotten_leaves_nothing
     assert [forgetting.wait(), run.wait()] == [0, 0], forgetting.said + run.said
     assert [name for name, data in everything(night.bucket).items() if b"secret" in data] == []
     assert not list(night.state.rglob("*.jsonl"))
+
+
+SECRET = "match a secret with its keeper"
+
+
+@pytest.fixture
+def previewed(nights: Callable[[str], Night]) -> Night:
+    """Return a night whose source, a part of its destination, holds a description to forget."""
+    night = nights("out")
+    night.serve(0.0)
+    lines = [json.dumps({"task": text}) for text in (SECRET, "match a lock with its key")]
+    storage.write_bytes(f"{night.destination}/tasks/a.jsonl", "\n".join(lines).encode())
+    return night
+
+
+def preview(night: Night) -> Run:
+    given = ["--source", f"{night.destination}/tasks", "--destination", night.destination, "--model-name", "openai/x"]
+    given += ["--api-base", night.model_server.api_base, "--limit", "5"]
+    return night.zygote.start(given, night.environment)
+
+
+def leases_of_previews(night: Night) -> list[str]:
+    staged = [item.uri for item in storage.list_objects(f"{night.destination}/staging")]
+    return [uri for uri in staged if uri.startswith(Layout(night.destination).run_leases[1])]
+
+
+def check_forgotten(night: Night, *runs: Run) -> None:
+    assert [run.wait() for run in runs] == [0] * len(runs), [run.said for run in runs]
+    assert [name for name, data in everything(night.bucket).items() if b"secret" in data] == []
+    assert not list(night.state.rglob("*.jsonl"))
+
+
+@pytest.mark.faults
+def test_a_description_is_forgotten_after_a_preview_that_is_at_work(previewed: Night) -> None:
+    previewed.model_server.held = True
+    at_work = preview(previewed)
+    while not previewed.model_server.prompts:
+        time.sleep(0.05)
+    (held,) = leases_of_previews(previewed)
+    forgetting = previewed.start_upkeep("--forget", SECRET)
+    while not previewed.proxy.creates(held):
+        time.sleep(0.05)
+    previewed.model_server.held = False
+    check_forgotten(previewed, at_work, forgetting)
+
+
+@pytest.mark.faults
+def test_a_preview_that_begins_while_a_description_is_being_forgotten_waits(previewed: Night) -> None:
+    layout = Layout(previewed.destination)
+    with hold_lease(layout.lease, "test", term=LEASE_SECONDS):
+        forgetting = previewed.start_upkeep("--forget", SECRET)
+        while not previewed.proxy.creates(layout.lease):
+            time.sleep(0.05)
+        waiting = preview(previewed)
+        while not previewed.proxy.creates(layout.forget_lease):
+            time.sleep(0.05)
+        assert leases_of_previews(previewed) == [], "or each waits for the other"
+    check_forgotten(previewed, forgetting, waiting)
+    assert len(previewed.model_server.prompts) == 1
+
+
+def test_who_lost_a_lease_erases_no_further(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "TERM_SECONDS", LEASE_SECONDS)
+    layout = Layout(f"{bucket}/out")
+    listed, text = layout.journal("list"), json.dumps(["news"])
+    segment(listed, "a", ("one", text, 1))
+    storage.write_bytes(f"{listed}/recipe.json", b'["Make a list about {topic}", 20, {}]')
+    with ThreadPoolExecutor(1) as pool:
+        with hold_lease(compaction.lease_of(listed), "weekly"):
+            forgetting = pool.submit(forget_description.fn, layout, "me", "news")
+            while storage.find_bytes(layout.plan_lease) is None or storage.find_bytes(layout.lease) is None:
+                time.sleep(0.05)
+            other = b'{"owner": "another run", "token": "t", "beat": 1}'
+            storage.write_bytes(layout.plan_lease, other)
+            # So long after its last renewal it cannot be sure any more.
+            time.sleep(LEASE_SECONDS)
+        with pytest.raises(StorageError, match=r"plan\.lease .*another run may hold it"):
+            forgetting.result()
+    assert find(listed, "one") == {"one": text}
+    assert storage.read_bytes(layout.plan_lease) == other
 
 
 def test_a_description_is_forgotten_in_every_part_and_nothing_else_is(bucket: str) -> None:

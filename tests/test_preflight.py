@@ -72,8 +72,8 @@ def test_a_dry_run_says_what_a_run_at_work_is_making_and_what_is_left_to_pay(
     layout = Layout(f"{bucket}/out")
     plan = pl.DataFrame({"description_hash": hash_descriptions(TASKS[:12]), "language": ["English"] * 12})
     frames.write_frame(plan, f"{layout.staging('2026-11-01', 'at-work')}/plan/000000.parquet")
-    # Renewed often, as a run at work does.
-    with hold_lease(layout.source_lease(f"{bucket}/{whose}"), "at-work", term=2.0):
+    # Its next renewal is far away, and not waited for.
+    with hold_lease(layout.source_lease(f"{bucket}/{whose}"), "at-work", term=1000.0):
         _, found = ask(capsys, [*given, "--dry-run"])
         assert (found["descriptions"], found["claimed"], found["requests"], found["calls"]) == (ROWS, 12, 18, 18)
         assert main([*given, "--dry-run"]) == 0

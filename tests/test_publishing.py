@@ -10,7 +10,7 @@ import pytest
 
 from tasks.clients import publishing, storage, table
 from tasks.clients.holdings import check_quota
-from tasks.clients.lease import Lease, hold_lease
+from tasks.clients.lease import Lease, find_fresh, find_owner, find_renewed, hold_lease
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 from tasks.core.layout import Layout
@@ -120,6 +120,31 @@ def test_a_dead_owners_lease_is_taken_over_after_one_term_and_not_before(bucket:
         dead.check()
     dead.release()
     assert storage.find_bytes(uri) is not None, "it is another's now"
+
+
+def test_leases_of_the_living_are_told_from_those_of_the_dead(bucket: str) -> None:
+    living, other, dead, gone = (f"{bucket}/{name}" for name in ("living", "other", "dead", "gone"))
+    assert Lease(dead, "dead", 60.0).take()
+    with hold_lease(living, "a", term=2.0), hold_lease(other, "b", term=2.0):
+        assert find_renewed([living, other, dead, gone], term=8.0) == {living, other}
+        # Without waiting it is told by age alone.
+        assert find_fresh([living, other, dead, gone], term=60.0) == {living, other, dead}
+    while find_fresh([dead], term=1.0):
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"{}"])
+def test_a_lease_that_is_none_of_ours_is_nobodys_and_taken_over(bucket: str, body: bytes) -> None:
+    uri = f"{bucket}/lease"
+    storage.write_bytes(uri, body)
+    assert find_owner(uri) == ""
+    assert find_renewed([uri], term=TERM) == set()
+    with hold_lease(uri, "ours", term=TERM) as lease:
+        lease.check()
+        assert find_owner(uri) == "ours"
+    storage.write_bytes(uri, body)
+    lease.release()
+    assert storage.read_bytes(uri) == body
 
 
 def test_a_stalled_owner_learns_that_another_has_taken_over(bucket: str) -> None:

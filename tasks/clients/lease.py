@@ -9,7 +9,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from tasks.clients import storage, storage_errors
@@ -69,7 +69,7 @@ class Lease:
             with suppress(StorageError):
                 storage.replace_bytes(self.uri, body, self._etag)
                 found = storage.find_bytes(self.uri)
-                if found is None or json.loads(found[0])["token"] != self._token:
+                if found is None or _read(found[0])["token"] != self._token:
                     self._renewed = float("-inf")
                     return
                 self._etag = found[1]
@@ -83,7 +83,7 @@ class Lease:
             keeper.join(POLL_SECONDS)
         with suppress(StorageError):
             found = storage.find_bytes(self.uri)
-            if found is not None and json.loads(found[0])["token"] == self._token:
+            if found is not None and _read(found[0])["token"] == self._token:
                 storage.delete_prefix(self.uri)
 
     def _body(self) -> bytes:
@@ -97,18 +97,48 @@ class Lease:
         return now - self._seen[1] > self.term
 
 
-def is_renewed(uri: str, term: float | None = None) -> bool:
-    """Whether a living owner holds the lease: waits for its renewal, for `term` seconds (TERM_SECONDS) at most."""
+def find_renewed(uris: Collection[str], term: float | None = None) -> set[str]:
+    """Return the leases that a living owner renews: waits for that, for `term` seconds (TERM_SECONDS) at most."""
     term = term or TERM_SECONDS
-    first, began = storage.find_bytes(uri), time.monotonic()
-    while first is not None and time.monotonic() - began <= term:
+    waiting = {uri: found for uri in uris if (found := storage.find_bytes(uri))}
+    renewed, began = set[str](), time.monotonic()
+    while waiting and time.monotonic() - began <= term:
         time.sleep(min(POLL_SECONDS, term / 4))
-        now = storage.find_bytes(uri)
-        if now is None or json.loads(now[0])["token"] != json.loads(first[0])["token"]:
-            return False
-        if now[1] != first[1]:
-            return True
-    return False
+        for uri, (body, etag) in list(waiting.items()):
+            now = storage.find_bytes(uri)
+            if now is None or _read(now[0])["token"] != _read(body)["token"]:
+                del waiting[uri]
+            elif now[1] != etag:
+                renewed.add(uri)
+                del waiting[uri]
+    return renewed
+
+
+def find_fresh(uris: Collection[str], term: float | None = None) -> set[str]:
+    """Return the leases that were renewed within `term` seconds, by the storage's own clock: at once, but not for sure.
+
+    Their owners may have died since. Where the storage does not tell its time it is waited as `find_renewed` does.
+    """
+    ages = {uri: age for uri in uris if (age := storage.seconds_since_written(uri)) is not None}
+    unknown = {uri for uri, age in ages.items() if age == float("inf")}
+    fresh = {uri for uri, age in ages.items() if age <= (term or TERM_SECONDS)}
+    return fresh | find_renewed(unknown, term)
+
+
+def find_owner(uri: str) -> str:
+    """Return who holds the lease, empty text where nobody does."""
+    held = storage.find_bytes(uri)
+    return _read(held[0])["owner"] if held else ""
+
+
+def _read(body: bytes) -> dict[str, str]:
+    """Return a lease's owner and token; what is none of ours is held by nobody that could be named."""
+    try:
+        held = json.loads(body)
+    except ValueError:
+        held = None
+    known = held if isinstance(held, dict) else {}
+    return {name: str(known.get(name, "")) for name in ("owner", "token")}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,26 @@ def find_bytes(uri: str) -> tuple[bytes, str] | None:
             if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey"}:
                 return None
             raise
+
+
+def seconds_since_written(uri: str) -> float | None:
+    """Return how old an object is by the storage's clock, in seconds; None where there is none.
+
+    Infinity where the storage does not tell the time.
+    """
+    bucket, key = split_uri(uri)
+    with storage_errors(uri):
+        try:
+            head = filesystem().call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return None
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey"}:
+                return None
+            raise
+    told = head["ResponseMetadata"]["HTTPHeaders"].get("date")
+    age = parsedate_to_datetime(told) - head["LastModified"] if told else None
+    return float("inf") if age is None else age.total_seconds()
 
 
 def write_bytes(uri: str, data: bytes) -> None:

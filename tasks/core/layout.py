@@ -114,6 +114,15 @@ class Layout:
         """The object that only one run of `source` can hold."""
         return f"{self.source_leases}{_short_hash(source)}.lease"
 
+    def preview_lease(self, run_id: str) -> str:
+        """The object that a preview holds, beside any run of its source."""
+        return f"{self.destination}/staging/preview-{run_id}.lease"
+
+    @property
+    def run_leases(self) -> tuple[str, ...]:
+        """What the names of the leases of all runs that generate begin with."""
+        return self.source_leases, f"{self.destination}/staging/preview-"
+
     @property
     def tasks(self) -> str:
         """The prefix of brainstormed task descriptions, a source like any other."""
