@@ -126,7 +126,7 @@ def echo_key(request: web.Request, body: dict[str, object]) -> web.Response:
 
 
 def prefects_database() -> bytes:
-    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    database = Path(os.environ["PREFECT_HOME"]) / "pairmill.db"
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         dumped = "\n".join(connection.iterdump()).encode()
     connection.close()
