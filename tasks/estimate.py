@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from tasks.brainstorm import most_lists, read_known
-from tasks.clients import frames, llm, storage, table
+from tasks.clients import llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.clients.lease import find_fresh
 from tasks.clients.leftovers import local_keys
-from tasks.clients.lookup import find_segments, look_up
+from tasks.clients.lookup import find_segments, look_up, scan_segments, whole_segments
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
 from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, request_lists
@@ -95,7 +95,8 @@ def count_known(order: Order, model_name: str, keys: pl.LazyFrame) -> int:
     uri = order.journal_of(model_name)
     local = local_keys(uri).to_frame().lazy()
     known = [look_up(uri, keys).select("request_key"), keys.join(local, on="request_key", how="semi")]
-    return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
+    with whole_segments(uri):
+        return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
 
 
 def estimate_lists(wish: Brainstorm) -> ListEstimate:
@@ -146,7 +147,7 @@ def _learn_tokens(order: Order, model_name: str) -> TokensPerCall | None:
     held = [table.scan(table.open_table(uri)) for uri in (order.layout.pairs, order.layout.rejected)]
     of_model = pl.col("model_name") == model_name
     for rows, where in (
-        (frames.scan_frames(journalled) if journalled else None, "in the journal"),
+        (scan_segments(journalled) if journalled else None, "in the journal"),
         (
             pl.concat([_tokens(one.filter(of_model)) for one in held if one is not None] or [_tokens(_NONE)]),
             "published",

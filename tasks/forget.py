@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import polars as pl
 
-from tasks.clients import batch_records, compaction, erasure, publishing, storage, table
+from tasks.clients import batch_records, compaction, erasure, frames, publishing, storage, table
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.leftovers import upload_leftovers
 from tasks.clients.lookup import find_recipes, find_segments
@@ -98,6 +99,12 @@ def _find_rows(layout: Layout, staged: list[str], digest: str) -> pl.DataFrame:
     return erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
 
 
+def _say_erased(uri: str, removed: int | None) -> list[str]:
+    if removed is None:
+        return [f"{uri}: holds it, or cannot be read, and has to be edited by hand"]
+    return [f"{uri}: rows erased: {removed:,}"] if removed else []
+
+
 def _forget_in_reports(layout: Layout, forgotten: erasure.Forgotten, check: Check) -> Iterator[str]:
     """Erase it in the reports; those for people to read are removed, and their figures stay in the JSON."""
     for item in list_folder(f"{layout.destination}/runs"):
@@ -106,8 +113,8 @@ def _forget_in_reports(layout: Layout, forgotten: erasure.Forgotten, check: Chec
             if erasure.shows(storage.read_bytes(item.uri), forgotten):
                 storage.delete_objects([item.uri])
                 yield f"{item.uri}: removed"
-        elif removed := erasure.erase_description(item.uri, forgotten):
-            yield f"{item.uri}: rows erased: {removed:,}"
+        else:
+            yield from _say_erased(item.uri, erasure.erase_description(item.uri, forgotten))
 
 
 def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check) -> Iterator[str]:
@@ -117,10 +124,7 @@ def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check
         for item in list_folder(f"{layout.destination}/{part}"):
             check()
             removed = erasure.erase_description(item.uri, forgotten)
-            if removed is None:
-                yield f"{item.uri}: holds it, and has to be edited by hand"
-            if removed:
-                yield f"{item.uri}: rows erased: {removed:,}"
+            yield from _say_erased(item.uri, removed)
             if part == "exports" and removed:
                 exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
             if removed and item.uri.endswith("/export.json"):
@@ -144,7 +148,8 @@ def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.S
             for file in find_segments(uri):
                 lease.check()
                 check()
-                rows = erasure.erase_completions(file, keys, description if lists else "")
+                with frames.whole_objects(partial(list, [file])):
+                    rows = erasure.erase_completions(file, keys, description if lists else "")
                 if rows:
                     yield f"{file}: {rows:,} completions erased"
 

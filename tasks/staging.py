@@ -9,7 +9,7 @@ import polars as pl
 
 from tasks.clients import frames
 from tasks.clients.leftovers import upload_leftovers
-from tasks.clients.lookup import keep_earliest, look_up
+from tasks.clients.lookup import keep_earliest, look_up, whole_segments
 from tasks.core.columns import COMPLETIONS
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
@@ -137,8 +137,10 @@ def _look_up(order: Order, model_name: str, wanted: pl.LazyFrame, requests: Scra
     """Write what a model's journal has for the keys of `wanted` to a folder, by shard, and return it."""
     folder = Path(tempfile.mkdtemp(dir=requests.folder))
     shard = ((pl.col("plan_row") - requests.first_row) // size).alias("shard")
-    known = look_up(order.journal_of(model_name), wanted, failures=bool(order.fallback_models))
-    known.with_columns(shard).sink_parquet(pl.PartitionBy(folder, key="shard", include_key=False), mkdir=True)
+    uri = order.journal_of(model_name)
+    known = look_up(uri, wanted, failures=bool(order.fallback_models)).with_columns(shard)
+    with whole_segments(uri):
+        known.sink_parquet(pl.PartitionBy(folder, key="shard", include_key=False), mkdir=True)
     return folder
 
 

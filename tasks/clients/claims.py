@@ -61,14 +61,15 @@ def _read_claims(plan: list[str], numbers: pl.DataFrame, languages: Collection[s
     if not plan:
         return pl.DataFrame(schema=CLAIMED)
     try:
-        return (
-            frames.scan_frames(plan)
-            .filter(pl.col("language").is_in(list(languages)))
-            .select("language", number=number_hashes(pl.col("description_hash")))
-            .join(numbers.lazy(), on="number", how="semi")
-            .select(*CLAIMED)
-            .collect(engine="streaming")
-        )
+        with frames.whole_objects(lambda: plan):
+            return (
+                frames.scan_frames(plan)
+                .filter(pl.col("language").is_in(list(languages)))
+                .select("language", number=number_hashes(pl.col("description_hash")))
+                .join(numbers.lazy(), on="number", how="semi")
+                .select(*CLAIMED)
+                .collect(engine="streaming")
+            )
     except FileNotFoundError:
         # The run has ended meanwhile, and has tidied up.
         return pl.DataFrame(schema=CLAIMED)

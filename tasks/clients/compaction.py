@@ -13,7 +13,7 @@ import polars as pl
 
 from tasks.clients import frames, storage
 from tasks.clients.lease import hold_lease
-from tasks.clients.lookup import EARLIEST
+from tasks.clients.lookup import EARLIEST, scan_segments
 from tasks.clients.storage import StoredObject
 from tasks.core.errors import StorageError
 
@@ -59,14 +59,15 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
         storage.delete_objects([item.uri for item in due])
         small = [item for item in files if item.uri not in expired and item.size < LARGE_BYTES]
         if len(small) > 1:
-            _merge(uri, small, oldest)
+            with frames.whole_objects(lambda: [item.uri for item in small]):
+                _merge(uri, small, oldest)
     return Compaction(len(small) if len(small) > 1 else 0, len(deleted))
 
 
 def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None:
     names = [item.uri for item in files]
     target = f"{uri}/compacted/{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
-    rows = frames.scan_frames(names, include_file_paths="segment")
+    rows = scan_segments(names, include_file_paths="segment")
     if oldest is not None:
         rows = rows.filter(pl.col("completed_at") >= oldest)
     earliest = (
@@ -84,5 +85,9 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None
 
 
 def _read_list(item: StoredObject) -> list[str]:
-    names: list[str] = json.loads(storage.read_bytes(item.uri))
-    return names
+    try:
+        names = json.loads(storage.read_bytes(item.uri))
+    except ValueError:
+        # What it named is merged again, and each key is kept once.
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

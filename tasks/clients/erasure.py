@@ -4,6 +4,7 @@ import html
 import json
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -39,11 +40,12 @@ def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
     """
     found = [pl.DataFrame(schema={_KEY: pl.String})]
     for uri in uris:
-        rows = frames.scan_frames([uri])
-        names = rows.collect_schema().names()
-        if _HASH in names:
-            wanted = [name for name in (_KEY, "task", "input", "positive_document", "text") if name in names]
-            found.append(rows.filter(pl.col(_HASH) == digest).select(wanted).collect(engine="streaming"))
+        with frames.whole_objects(partial(list, [uri])):
+            rows = frames.scan_frames([uri])
+            names = rows.collect_schema().names()
+            if _HASH in names:
+                wanted = [name for name in (_KEY, "task", "input", "positive_document", "text") if name in names]
+                found.append(rows.filter(pl.col(_HASH) == digest).select(wanted).collect(engine="streaming"))
     return pl.concat(found, how="diagonal_relaxed")
 
 
@@ -71,9 +73,16 @@ def erase_completions(uri: str, keys: pl.Series, listed: str = "") -> int:
 def erase_description(uri: str, forgotten: Forgotten) -> int | None:
     """Remove from one object what belongs to the description; return how many rows or items.
 
-    Parquet, JSON and JSON lines are understood. None: the object is of another kind and holds it.
+    Parquet, JSON and JSON lines are understood. None: the object is of another kind and holds it, or cannot be read.
     """
     data = storage.read_bytes(uri)
+    try:
+        return _erase_rows(uri, data, forgotten)
+    except (ValueError, pl.exceptions.PolarsError):
+        return None
+
+
+def _erase_rows(uri: str, data: bytes, forgotten: Forgotten) -> int | None:
     if uri.endswith(".parquet"):
         frame = frames.read_frame(uri)
         rest = frame.filter(~_theirs(frame, forgotten))

@@ -1,14 +1,17 @@
 """Parquet and JSONL objects as frames: polars opens the storage itself where it streams."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 import polars as pl
 
 from tasks.clients.access import object_store_options
+from tasks.clients.concealment import one_line
 from tasks.clients.storage import read_bytes, write_bytes
 from tasks.clients.storage_errors import storage_errors, translate_error
+from tasks.core.errors import StorageError
 
 
 def read_frame(uri: str) -> pl.DataFrame:
@@ -50,6 +53,34 @@ def scan_frames(uris: list[str], **options: Any) -> pl.LazyFrame:
         hive_partitioning=False,
         **options,
     )
+
+
+@contextmanager
+def whole_objects(find: Callable[[], list[str]]) -> Iterator[None]:
+    """Name the Parquet object that cannot be read, of those that `find` returns, where one of them ends the block.
+
+    Raises:
+        StorageError: What is to be done about it.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, StorageError) as error:
+        cause = error if isinstance(error, pl.exceptions.PolarsError) else error.__cause__
+        broken = next(filter(_is_broken, find()), "") if isinstance(cause, pl.exceptions.PolarsError) else ""
+        if not broken:
+            raise
+        raise StorageError(
+            f"{broken} is no whole Parquet file: {one_line(str(cause), 200)}. Move it away, and run again: what it "
+            "held is asked for anew."
+        ) from error
+
+
+def _is_broken(uri: str) -> bool:
+    try:
+        scan_frames([uri]).select(pl.all().count()).collect(engine="streaming")
+    except pl.exceptions.PolarsError:
+        return True
+    return False
 
 
 def sink_frame(rows: pl.LazyFrame, uri: str) -> None:

@@ -129,7 +129,10 @@ def find_source_changes(held: list[table.Table], order: Order, objects: list[sto
 
 
 def _read_report(uri: str) -> dict[str, Any] | None:
-    """Return a run's report, None where it expired or its run died before writing it."""
+    """Return a run's report, None where it expired, cannot be read, or its run died before writing it."""
     found = storage.find_bytes(uri)
-    report: dict[str, Any] | None = json.loads(found[0]) if found else None
-    return report
+    try:
+        report = json.loads(found[0]) if found else None
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) else None

@@ -1,5 +1,8 @@
 """Finds what was paid for before: in bulk, by the keys of requests, never one by one."""
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import polars as pl
 
 from tasks.clients import frames, storage
@@ -25,8 +28,20 @@ def find_segments(uri: str) -> list[str]:
     return [item.uri for item in storage.list_objects(uri) if item.uri.endswith(".parquet")]
 
 
+def scan_segments(files: list[str], **options: Any) -> pl.LazyFrame:
+    """Return JOURNAL's columns of these files, null where an older version had none; a newer one's are left out."""
+    return frames.scan_frames(files, schema=JOURNAL, missing_columns="insert", extra_columns="ignore", **options)
+
+
+def whole_segments(uri: str) -> AbstractContextManager[None]:
+    """Name the segment of the recipe's that cannot be read, where that ends the block; see `frames.whole_objects`."""
+    return frames.whole_objects(lambda: find_segments(uri))
+
+
 def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.LazyFrame:
     """Return every completion that the journal at `uri` has for the keys of `wanted`.
+
+    What collects it is in `whole_segments`.
 
     Args:
         uri: The recipe's prefix.
@@ -41,7 +56,7 @@ def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.Laz
     if not segments:
         empty = pl.DataFrame(schema=JOURNAL | {"segment": pl.String}).lazy()
         return empty.join(wanted, on="request_key")
-    known = frames.scan_frames(segments, include_file_paths="segment")
+    known = scan_segments(segments, include_file_paths="segment")
     if not failures:
         known = known.filter(~FAILED)
     # The journal is the larger side, whatever polars guesses: it streams past the plan's keys.
@@ -62,4 +77,5 @@ def find_paid(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.D
         StorageError: The bucket does not take it.
     """
     upload_leftovers(uri)
-    return keep_earliest(look_up(uri, wanted, failures=failures).collect(engine="streaming"))
+    with whole_segments(uri):
+        return keep_earliest(look_up(uri, wanted, failures=failures).collect(engine="streaming"))
