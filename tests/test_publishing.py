@@ -141,21 +141,30 @@ def test_a_lease_that_is_none_of_ours_is_nobodys_and_taken_over(bucket: str, bod
     storage.write_bytes(uri, body)
     assert find_owner(uri) == ""
     assert find_renewed([uri], term=TERM) == set()
-    with hold_lease(uri, "ours", term=TERM) as lease:
-        lease.check()
-        assert find_owner(uri) == "ours"
+    now = 0.0
+    lease = Lease(uri, "ours", TERM, lambda: now)
+    assert not lease.take()
+    now = TERM + 0.01
+    assert lease.take()
+    lease.check()
+    assert find_owner(uri) == "ours"
     storage.write_bytes(uri, body)
     lease.release()
     assert storage.read_bytes(uri) == body
 
 
 def test_a_stalled_owner_learns_that_another_has_taken_over(bucket: str) -> None:
-    stalled = Lease(f"{bucket}/lease", "stalled", TERM)
+    now = 0.0
+    stalled, other = (Lease(f"{bucket}/lease", name, TERM, lambda: now) for name in ("stalled", "second"))
     assert stalled.take()
-    with hold_lease(f"{bucket}/lease", "second", term=TERM):
-        stalled.keep()
-        with pytest.raises(StorageError, match="another run may hold it"):
-            stalled.check()
+    assert not other.take()
+    now = TERM + 0.01
+    assert other.take()
+    now = 0.0
+    stalled.check()
+    stalled.keep()
+    with pytest.raises(StorageError, match="another run may hold it"):
+        stalled.check()
 
 
 def test_a_commit_whose_reply_was_lost_is_recognised(bucket: str) -> None:
