@@ -22,16 +22,9 @@ SEGMENT_ROWS = 1_000_000
 
 def flow(*, provider: str, latency: int, rows: int, concurrency: int, destination: str = "") -> Figures:
     """Run the flow: extract, generate, validate, load. Rows/s are from its start to its report."""
-    import fastapi.encoders  # noqa: F401  (Prefect's, with its first flow run)
-
+    _import_all()
     from flows.short_text_matching import generate_short_text_pairs
-    from tasks import again, extract, generate, load, publicise, validate  # noqa: F401
-    from tasks.clients import llm, storage
-    from tasks.core.detection import detect_pair
 
-    llm.check_model(MODEL)
-    detect_pair("German", *["what a detector reads when it loads"] * 2)  # its models are imports, too
-    storage.require_bucket(BUCKET)
     take(provider)
     memory, cpu = peak_mb(), time.process_time()
     report = generate_short_text_pairs(
@@ -55,6 +48,7 @@ def flow(*, provider: str, latency: int, rows: int, concurrency: int, destinatio
 
 def shares(*, provider: str, latency: int, rows: int, concurrency: int) -> Figures:
     """Run the flow, and say in per cent whose work its CPU was spent on."""
+    _import_all()
     with Shares() as taken:
         figures = flow(provider=provider, latency=latency, rows=rows, concurrency=concurrency)
     total = sum(taken.seconds.values())
@@ -160,6 +154,20 @@ def start(*, provider: str, rows: int) -> Figures:
     command += ["--source", source(rows), "--destination", f"{BUCKET}/out-{uuid.uuid4().hex[:8]}"]
     subprocess.run(command, check=True, capture_output=True)
     return {"rows": rows, "seconds": take(provider)["first"] - began}
+
+
+def _import_all() -> None:
+    """Load what a run loads, which none of the figures holds."""
+    import fastapi.encoders  # noqa: F401  (Prefect's, with its first flow run)
+
+    from flows import short_text_matching  # noqa: F401
+    from tasks import again, extract, generate, load, publicise, validate  # noqa: F401
+    from tasks.clients import llm, storage
+    from tasks.core.detection import detect_pair
+
+    llm.check_model(MODEL)
+    detect_pair("German", *["what a detector reads when it loads"] * 2)  # its models are imports, too
+    storage.require_bucket(BUCKET)
 
 
 def fill_journal(order: Any) -> None:
