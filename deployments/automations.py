@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from tasks.publicise import PUBLISHED
+from tasks.events import PUBLISHED
 
 # Eight heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml): those of a run that lives are lost while
 # the server is away, too.

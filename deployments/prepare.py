@@ -58,7 +58,7 @@ def prepare(*, notify: str = "", then: str = "") -> None:
         if then:
             try:
                 deployment = client.read_deployment_by_name(then)
-            except ObjectNotFound as error:
+            except (ObjectNotFound, ValueError) as error:  # ValueError: not of the form flow/deployment
                 raise UsageError(f"There is no deployment {then!r}. Deploy it first, flow/deployment.") from error
             wanted.append(automations.start_on_published(deployment.id))
         for automation in wanted:

@@ -10,26 +10,25 @@ from urllib.parse import urlsplit
 
 from tasks.core.errors import UsageError
 
-# By parameter: prefixes, divided by commas or spaces; each allows what lies at or under it. Not set: all is allowed.
+# By option: prefixes, divided by commas or spaces; each allows what lies at or under it. Not set: all is allowed.
 VARIABLES = {
-    "source": "PAIRMILL_ALLOWED_SOURCES",
-    "destination": "PAIRMILL_ALLOWED_DESTINATIONS",
-    "api_base": "PAIRMILL_ALLOWED_API_BASES",
+    "--source": "PAIRMILL_ALLOWED_SOURCES",
+    "--held-out": "PAIRMILL_ALLOWED_SOURCES",
+    "--destination": "PAIRMILL_ALLOWED_DESTINATIONS",
+    "--api-base": "PAIRMILL_ALLOWED_API_BASES",
 }
 
 
-def check_allowed(parameter: str, uri: str) -> str:
-    """Return `uri`, an address that the environment allows for this parameter.
+def check_allowed(option: str, uri: str) -> str:
+    """Return `uri`, an address that the environment allows for this option.
 
     Raises:
         UsageError: It does not; names the variable, not what it holds.
     """
-    listed = os.environ.get(VARIABLES[parameter])
+    listed = os.environ.get(VARIABLES[option])
     if listed is None or any(_holds(prefix, uri) for prefix in re.split(r"[,\s]+", listed) if prefix):
         return uri
-    raise UsageError(
-        f"{parameter} is {uri!r}, which {VARIABLES[parameter]} does not allow here. Nothing was sent to it."
-    )
+    raise UsageError(f"{option} is {uri!r}, which {VARIABLES[option]} does not allow here. Nothing was sent to it.")
 
 
 def check_api_base(api_base: str) -> str:
@@ -47,10 +46,10 @@ def check_api_base(api_base: str) -> str:
         plain = False
     if not plain or re.search(r"[\s\\@?#%]|[^ -~]|/\.\.?(/|$)", api_base):
         raise UsageError(
-            "api_base must be http(s)://host/path, without a user, a query or escapes. "
+            "--api-base must be http(s)://host/path, without a user, a query or escapes. "
             "Keys belong into the environment, for example OPENAI_API_KEY."
         )
-    return check_allowed("api_base", api_base)
+    return check_allowed("--api-base", api_base)
 
 
 def _holds(prefix: str, uri: str) -> bool:

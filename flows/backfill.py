@@ -62,11 +62,12 @@ def backfill(
     A day that fails does not stop the others; cancelling the backfill cancels its days.
 
     Args:
-        start_date: First day, included.
-        end_date: Last day, included; not in the future (UTC).
+        start_date: First day, YYYY-MM-DD, included.
+        end_date: Last day, YYYY-MM-DD, included; not in the future (UTC).
         on_published: add generates what is missing; redo judges each day again, from
             completions already paid for, and replaces it.
-        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        model_name: The model, or the main one of several, as litellm names it: provider/model, for example
+            openai/gpt-4.1-mini.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
         language_mix: each wants every description in each of the languages; paper in one of all languages,
@@ -79,17 +80,17 @@ def backfill(
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
             may hold {partition}. For example s3://bucket/tasks.
         destination: Prefix that receives the dataset, for example s3://bucket/pairs.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
-            model_name's provider.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
+            main model's provider.
         model_mix: Other models and the share of the requests that each of them writes, name=share, for example
-            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+            openai/gpt-4.1-nano=0.3; the main model writes the rest.
         fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
-        batch: Ask model_name by its provider's batch API, at half price and within hours. Models of model_mix and
-            fallback_models are called live, at the full price.
+        batch: Ask the main model by its provider's batch API, at half price and within hours. The others of a mix,
+            and fallbacks, are called live, at the full price.
         batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
-        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         max_tokens: Most tokens of one completion.
@@ -97,14 +98,14 @@ def backfill(
         concurrency: Most calls in flight at once, per day and in all models; the limit adapts below it.
         requests_per_minute: Most calls a minute, per day and model. 0: as the provider's answers allow.
         tokens_per_minute: Most tokens a minute, in and out, per day and model. 0: as the provider's answers allow.
-        input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
-        output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
+        input_cost_per_token: US dollars an input token of the main model. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token of the main model. 0: litellm's own price.
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
         max_drift: Publish no day that differs more than this from the one before, in acceptance, duplicates,
             languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
-            with on_published redo, of everything.
+            in a redo, of everything.
     """
     parameters = dict(locals())
     days = check_backfill(**parameters)

@@ -7,48 +7,17 @@ description a row. With `then_generate` this flow is the parent of two: itself
 without it, and the main flow on what that has brought.
 """
 
-from dataclasses import asdict, replace
-from inspect import signature
-from typing import Any
-
 from prefect import flow
 
 from flows import parameters as of
-from flows.order import place_order
+from flows.order_lists import hand_on, place_brainstorm
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call, name_run, tell
-from tasks.core.brainstorming import Brainstorm, BrainstormRecipe, BrainstormReport, Category, brainstorm_headline
-from tasks.core.errors import UsageError
-from tasks.core.layout import Layout
+from tasks.core.brainstorming import BrainstormReport, Category, brainstorm_headline
+from tasks.core.errors import RejectedError
 from tasks.core.plans import Plan
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import LanguageMix
-
-# What means something to the pairs alone.
-GENERATE_ONLY = (
-    *("languages", "language_mix", "pairs_per_task", "model_mix", "fallback_models", "batch", "batch_deadline"),
-    "max_attempts_per_pair",
-)
-# What the main flow takes from here when it is run on the descriptions.
-HANDED_ON = (
-    *("destination", "model_name", "api_base", "model_revision", "temperature", "top_p", "concurrency"),
-    *("requests_per_minute", "tokens_per_minute", "max_cost_usd", "input_cost_per_token", "output_cost_per_token"),
-    *("seed", *GENERATE_ONLY),
-)
-# The order's fields that mean nothing to a brainstorming.
-UNUSED: dict[str, Any] = {
-    "partition": "",
-    "languages": ["English"],
-    "language_mix": "each",
-    "pairs_per_task": 1,
-    "max_attempts_per_pair": 1,
-    "on_published": "add",
-    "structured_output": False,
-    "max_rejected_share": 1.0,
-    "limit": 0,
-}
-# A list is longer than a pair.
-MAX_TOKENS = 4096
 
 
 def either_headline(report: BrainstormReport | RunReport) -> str:
@@ -90,11 +59,12 @@ def brainstorm(
 
     Args:
         destination: Prefix of the dataset, for example s3://bucket/dataset; the descriptions go to its tasks/.
-        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        model_name: The model, or the main one of several, as litellm names it: provider/model, for example
+            openai/gpt-4.1-mini.
         descriptions: Task descriptions wanted in all, with those that are in tasks/ already.
         topics: Settings to start from. Empty: a spread of our own.
         category: Kind of task; the query and the document of this one are both very short.
-        then_generate: Run the main flow on all descriptions when they are there. What the main flow has and this form
+        then_generate: Run the main flow on all descriptions when they are there. What the main flow has and this one
             has not is at its default; or run it on tasks/ yourself.
         languages: Languages of the generated texts, as English names, or all. A column language in
             the source (names or codes) wins.
@@ -103,18 +73,18 @@ def brainstorm(
         pairs_per_task: Accepted pairs wanted per task description and language.
         max_cost_usd: Stop before this run costs more, lists and pairs, in US dollars; the same command goes on. 0: no
             limit.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
-            model_name's provider.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
+            main model's provider.
         model_mix: Other models and the share of the pairs' requests that each of them writes, name=share, for example
-            openai/gpt-4.1-nano=0.3; model_name writes the rest, and all lists.
+            openai/gpt-4.1-nano=0.3; the main model writes the rest, and all lists.
         fallback_models: Models that take over, in this order, what a model refuses or cannot answer of the pairs.
-        batch: Ask model_name for the pairs by its provider's batch API, at half price and within hours. The lists, and
-            models of model_mix and fallback_models, are called live, at the full price.
+        batch: Ask the main model for the pairs by its provider's batch API, at half price and within hours. The lists,
+            the others of a mix, and fallbacks, are called live, at the full price.
         batch_deadline: Hours after the pairs' start at which batches are ended, and live calls answer what they have
             not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
-        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         concurrency: Most calls in flight at once; the limit adapts below it.
@@ -127,13 +97,13 @@ def brainstorm(
     given = dict(locals())
     wish = place_brainstorm(**given)
     if then_generate:
-        found = call(brainstorm, **given | {"then_generate": False})
+        found = require_some(call(brainstorm, **given | {"then_generate": False}))
         report: RunReport = call(generate_short_text_pairs, **hand_on(given, found.source, found.spent_usd))
         return report
 
     # Imported here, so that the form and --help do not wait for polars.
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
-    from tasks.extract import hold_source  # noqa: PLC0415
+    from tasks.hold_source import hold_source  # noqa: PLC0415
     from tasks.open_model import open_model  # noqa: PLC0415
 
     # Two at once would pay for the same lists.
@@ -141,37 +111,17 @@ def brainstorm(
         return gather_task_descriptions(wish, model, check)
 
 
-def place_brainstorm(
-    *,
-    destination: str,
-    descriptions: int,
-    topics: list[str],
-    category: Category,
-    then_generate: bool = False,
-    **settings: Any,
-) -> Brainstorm:
-    """Return what this flow run wants; the parameters are the flow's, the pairs' own checked where they are wanted.
+def require_some(found: BrainstormReport) -> BrainstormReport:
+    """Return `found`, in which there are descriptions to make pairs for.
 
     Raises:
-        UsageError: A parameter is missing or cannot be right.
+        RejectedError: There are none.
     """
-    if any(not topic.strip() for topic in topics):
-        raise UsageError("topics holds an empty one. Name each setting, or leave topics out.")
-    own = {name: value for name, value in settings.items() if name not in GENERATE_ONLY}
-    source = Layout(destination.rstrip("/")).tasks
-    order = place_order(source=source, destination=destination, max_tokens=MAX_TOKENS, **UNUSED, **own)
-    if then_generate:
-        # Before the lists are paid for.
-        defaults = {name: one.default for name, one in signature(generate_short_text_pairs).parameters.items()}
-        place_order(**defaults | hand_on({"destination": destination, **settings}, source))
-    recipe = BrainstormRecipe(**asdict(order.recipe))
-    topics_once = tuple(dict.fromkeys(topic.strip() for topic in topics))
-    return Brainstorm(order=replace(order, recipe=recipe), wanted=descriptions, topics=topics_once, category=category)
-
-
-def hand_on(given: dict[str, Any], source: str, spent_usd: float = 0.0) -> dict[str, Any]:
-    """Return the main flow's parameters; what the brainstorming has cost, or may have, is off its limit."""
-    parameters = {name: given[name] for name in HANDED_ON}
-    if given["max_cost_usd"]:
-        parameters["max_cost_usd"] = max(given["max_cost_usd"] - spent_usd, 1e-9)
-    return parameters | {"source": source}
+    if found.total:
+        return found
+    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in found.reasons.items()) or "nothing was in them"
+    read = f"Read {found.rejected_uri}, then change" if found.rejected else "Change"
+    raise RejectedError(
+        f"No task description came of {found.lists:,} lists ({reasons}), so there is nothing to make pairs for. "
+        f"{read} the model or --topics, and run again."
+    )

@@ -14,6 +14,8 @@ from tasks.window import STEPS_IN_FLIGHT
 
 # The address of a scheduler, or how many processes to start on this machine; empty: none.
 SETTING = "PAIRMILL_DASK_SCHEDULER"
+# No form has it: a worker's environment says it to its deployments.
+OPTION = f"--dask-scheduler ({SETTING})"
 # Generate steps wait most of the time, and validate steps run beside them.
 THREADS = 2 * STEPS_IN_FLIGHT
 CONNECT_SECONDS = 10.0
@@ -43,9 +45,10 @@ def cluster_runner(named: str) -> "TaskRunner[Any]":
     # About seventy lines a run otherwise, of what concerns nobody.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     runner: TaskRunner[Any]
-    if named.isdigit():
-        # It would look at every thread's stack a hundred times a second.
-        dask.config.set({"distributed.worker.profile.enabled": False})
+    if named.isdecimal():
+        # Each process would look at every thread's stack a hundred times a second, and at the clock fifty times,
+        # which takes the calls' turn from them.
+        dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"})
         local = {
             "n_workers": int(named),
             "threads_per_worker": THREADS,
@@ -73,10 +76,10 @@ def check_cluster(*, batch: bool) -> None:
     if not named:
         return
     if batch:
-        raise UsageError("--batch has the provider do the work, --dask-scheduler a cluster. Leave one of them out.")
+        raise UsageError(f"--batch has the provider do the work, {OPTION} a cluster. Leave one of them out.")
     if find_spec("prefect_dask") is None:
-        raise UsageError("--dask-scheduler needs the extra dask: pip install prefect-dask==0.3.7.")
-    if named.isdigit() and 1 <= int(named) <= 256:
+        raise UsageError(f"{OPTION} needs the extra dask: pip install prefect-dask==0.3.7.")
+    if named.isdecimal() and 1 <= int(named) <= 256:
         return
     place = urlsplit(named)
     try:
@@ -85,13 +88,12 @@ def check_cluster(*, batch: bool) -> None:
         port = None
     if place.scheme not in ("tcp", "tls") or not place.hostname or not port:
         raise UsageError(
-            f"--dask-scheduler is {named!r}. Give the address of a scheduler, tcp://host:port, or how many "
+            f"{OPTION} is {named!r}. Give the address of a scheduler, tcp://host:port, or how many "
             "processes to start on this machine."
         )
     try:
         socket.create_connection((place.hostname, port), timeout=CONNECT_SECONDS).close()
     except OSError:
         raise UsageError(
-            f"No Dask scheduler answers at {named}. Start one there (python -m dask scheduler), or leave "
-            "--dask-scheduler out."
+            f"No Dask scheduler answers at {named}. Start one there (python -m dask scheduler), or leave {OPTION} out."
         ) from None

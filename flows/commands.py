@@ -33,28 +33,28 @@ COMMANDS = {
     ),
     "brainstorm": Command(
         "flows.brainstorm:brainstorm",
-        "flows.brainstorm:place_brainstorm",
-        "flows.reports:show_brainstorm",
+        "flows.order_lists:place_brainstorm",
+        "flows.other_reports:show_brainstorm",
         help="Brainstorm task descriptions, out of nothing.",
         rehearsal="flows.preflight_lists",
     ),
     "backfill": Command(
         "flows.backfill:backfill",
         "flows.backfill:check_backfill",
-        "flows.reports:show_backfill",
+        "flows.other_reports:show_backfill",
         help="Generate pairs for every day of a range.",
         rehearsal="flows.preflight_days",
     ),
     "maintain": Command(
         "flows.maintain:maintain",
         "flows.maintain:check_maintain",
-        "flows.reports:show_upkeep",
+        "flows.other_reports:show_upkeep",
         help="Tidy a destination, or erase one task description.",
     ),
     "export": Command(
         "flows.export:export_pairs",
         "flows.export:place_export",
-        "flows.reports:show_export",
+        "flows.other_reports:show_export",
         help="Write the published pairs as a dataset to train on.",
     ),
 }

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from flows.order import DEMO_BUCKET, STAND_IN
+from flows.order_models import DEMO_BUCKET, STAND_IN
 from flows.servers import ROOT, serve
 from flows.stand_in import SAMPLES
 from tasks.core.errors import PairmillError
@@ -23,10 +23,11 @@ from tasks.core.errors import PairmillError
 HOME = ROOT / ".demo"
 FOLDER = HOME / "bucket"
 SOURCE = f"s3://{DEMO_BUCKET}/tasks"
-Report = TypeVar("Report", bound=BaseModel)
 DESTINATION = f"s3://{DEMO_BUCKET}/dataset"
 # The flows' parameters for it, but for the stand-in's address, which is known when it runs.
 PARAMETERS = {"source": SOURCE, "destination": DESTINATION, "model_name": f"openai/{STAND_IN}"}
+
+Report = TypeVar("Report", bound=BaseModel)
 
 
 @contextmanager
@@ -47,10 +48,15 @@ def demo_stack(folder: Path = FOLDER) -> Iterator[str]:
         yield f"{model.url}/v1"
 
 
-def localise(report: Report, folder: Path = FOLDER) -> Report:
+def localise(report: Report) -> Report:
     """Return `report` with the folder that keeps the demo's bucket in place of its URIs."""
-    path = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return report.model_validate_json(report.model_dump_json().replace(f"s3://{DEMO_BUCKET}/", f"{path.as_posix()}/"))
+    return report.model_validate_json(localise_text(report.model_dump_json()))
+
+
+def localise_text(text: str) -> str:
+    """Return `text` with the folder that keeps the demo's bucket in place of its URIs: its server ends with the run."""
+    path = FOLDER.relative_to(Path.cwd()) if FOLDER.is_relative_to(Path.cwd()) else FOLDER
+    return text.replace(f"s3://{DEMO_BUCKET}/", f"{path.as_posix()}/")
 
 
 def _fill_bucket(folder: Path) -> None:
@@ -78,8 +84,17 @@ def _save_bucket(folder: Path) -> None:
             raise PairmillError(f"The demo bucket holds {item['Key']!r}, which is no place in a folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(s3.get_object(Bucket=DEMO_BUCKET, Key=item["Key"])["Body"].read())
-    shutil.rmtree(folder, ignore_errors=True)
+    replace_folder(folder, new)
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put `new` in the place of `folder`; wherever it is killed, what stands there is whole."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _s3() -> Any:

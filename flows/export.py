@@ -56,8 +56,11 @@ def export_pairs(
     """
     order = place_export(**locals())
 
-    from tasks.export import write_export  # noqa: PLC0415  (not for --help)
+    from tasks.clients.storage import require_bucket  # noqa: PLC0415  (not for --help)
+    from tasks.export import write_export  # noqa: PLC0415
 
+    # Apart from the step, which tries for longer to reach a storage.
+    require_bucket(order.destination)
     return write_export(order)
 
 
@@ -69,16 +72,19 @@ def place_export(
     Raises:
         UsageError: A parameter is missing or cannot be right.
     """
-    check_given({"destination": destination})
-    days = [check_partition(day) if day else "" for day in (from_day, to_day)]
+    check_given({"--destination": destination})
+    given = {"--from-day": from_day, "--to-day": to_day}
+    days = [check_partition(day, option) if day else "" for option, day in given.items()]
     if all(days) and days[0] > days[1]:
-        raise UsageError(f"from_day {days[0]} is after to_day {days[1]}.")
+        raise UsageError(f"--from-day {days[0]} is after --to-day {days[1]}. Swap them.")
     if settings["validation_share"] + settings["test_share"] >= 1:
-        raise UsageError("validation_share and test_share leave nothing for train; give less than 1 in all.")
-    settings["held_out"] = tuple(check_allowed("source", check_uri(uri, "held_out")) for uri in settings["held_out"])
+        raise UsageError("--validation-share and --test-share leave nothing for train. Give less than 1 in all.")
+    settings["held_out"] = tuple(
+        check_allowed("--held-out", check_uri(uri, "--held-out")) for uri in settings["held_out"]
+    )
     settings["leave_out_flagged"] = tuple(settings["leave_out_flagged"])
     return ExportOrder(
-        destination=check_allowed("destination", check_uri(destination, "destination")),
+        destination=check_allowed("--destination", check_uri(destination, "--destination")),
         version=export_version,
         start_date=days[0],
         end_date=days[1],

@@ -11,17 +11,19 @@ from functools import partial
 from typing import Any
 
 from flows.commands import FAILED, PUBLISHED, Command, Rehearsal, find
-from flows.demo import PARAMETERS, alone, demo_stack, localise
-from flows.order import NEEDED
+from flows.demo import PARAMETERS, alone, demo_stack, localise, localise_text
 from flows.screen import say, say_error, show_progress
 from flows.servers import Server, start_prefect_api
 from flows.telling import call
-from tasks.core.errors import UsageError
+from tasks.core.errors import PairmillError, UsageError
 
 DEMO_LINE = (
     "No --source, --destination or --model-name: running the demo, with a stand-in instead of a model "
     "and an S3 server on this machine."
 )
+
+# What a real run names; a flow that is given none of them runs as the demo.
+NEEDED = ("source", "destination", "model_name")
 
 
 def carry_out(
@@ -86,7 +88,10 @@ def _run_demo(act: Callable[..., Any], parameters: dict[str, Any], step: str, *,
         server = start_prefect_api() if needs_api else None
         with demo_stack() as api_base:
             ours = {"api_base": api_base} if "api_base" in parameters else {}
-            report = _start(act, parameters | ours, server)
+            try:
+                report = _start(act, parameters | ours, server)
+            except PairmillError as error:
+                raise type(error)(localise_text(str(error))) from error
     return localise(report)
 
 

@@ -1,5 +1,6 @@
 """Upkeep of a destination: weekly by a deployment, or by hand."""
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
@@ -8,12 +9,12 @@ from prefect.runtime import flow_run
 from flows import parameters as of
 from flows.allowed import check_allowed
 from flows.order import check_given
-from flows.telling import tell
+from flows.telling import name_run, tell
 from tasks.core.layout import Layout, check_uri
 from tasks.core.upkeep import UpkeepReport, check_forgotten, upkeep_headline
 
 
-@flow(name="maintain", validate_parameters=True)
+@flow(name="maintain", flow_run_name=name_run, validate_parameters=True)
 @tell(upkeep_headline)
 def maintain(
     *,
@@ -48,11 +49,11 @@ def maintain(
 
     before = measure(layout)
     if forget:
-        done = forget_description(layout, str(flow_run.id), forget)
+        said = asdict(forget_description(layout, str(flow_run.id), forget))
     else:
         ages = Ages(staging_days, history_days, rejected_days, reports_days, journal_days)
-        done = tidy_destination(layout, str(flow_run.id), ages)
-    return UpkeepReport(destination=layout.destination, done=done, bytes_before=before, bytes_after=measure(layout))
+        said = {"done": tidy_destination(layout, str(flow_run.id), ages)}
+    return UpkeepReport(destination=layout.destination, **said, bytes_before=before, bytes_after=measure(layout))
 
 
 def check_maintain(*, destination: str, forget: str, **_: Any) -> Layout:
@@ -61,7 +62,7 @@ def check_maintain(*, destination: str, forget: str, **_: Any) -> Layout:
     Raises:
         UsageError: It is missing, no URI, or not allowed here; or there is but white space to forget.
     """
-    check_given({"destination": destination})
+    check_given({"--destination": destination})
     if forget:
         check_forgotten(forget)
-    return Layout(check_allowed("destination", check_uri(destination, "destination")))
+    return Layout(check_allowed("--destination", check_uri(destination, "--destination")))

@@ -5,8 +5,15 @@ from importlib import import_module
 from threading import Thread
 from typing import Any
 
+from tasks.clients.llm import import_litellm
+
 
 def dask_setup(_worker: Any) -> None:
-    """Ignore Ctrl-C, which a terminal sends to the whole group, and import the steps before they are needed."""
+    """Ignore Ctrl-C, which a terminal sends to the whole group, and import before it is needed what takes seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=import_module, args=["tasks.session"], name="import", daemon=True).start()
+    Thread(target=_import, name="import", daemon=True).start()
+
+
+def _import() -> None:
+    import_module("tasks.shared_model")
+    import_litellm()

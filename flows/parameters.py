@@ -10,8 +10,15 @@ from pydantic import Field
 
 from tasks.core.naming import LanguageName
 
-Day = Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
-Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+DAY, NAME = r"^(\d{4}-\d{2}-\d{2})?$", r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
+# What is asked for by the two, for those who do not read patterns.
+SHAPES = {
+    DAY: "Write a day as YYYY-MM-DD",
+    NAME: "Write at most 64 letters, digits, dots, dashes and underscores, a letter or digit first",
+}
+
+Day = Annotated[str, Field(pattern=DAY)]
+Name = Annotated[str, Field(pattern=NAME)]
 Languages = list[LanguageName]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -3,9 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -13,11 +13,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tasks.core.errors import PairmillError
+from tasks.core.requests import Order
 from tasks.core.showing import shown
 from tasks.core.wording import money
-
-if TYPE_CHECKING:
-    from tasks.core.requests import Order
 
 CALL_SECONDS = 120.0
 # A description that no source holds: the answer to it is thrown away.
@@ -39,9 +37,9 @@ class Check(BaseModel):
     parts: list[Part]
 
 
-def try_parts(order: "Order", *, without: str = "") -> Check:
+def try_parts(order: Order, *, without: str = "") -> Check:
     """Try all that the run of `order` needs, but for the part that is not needed."""
-    from tasks.clients import storage  # noqa: PLC0415  (not for --help)
+    from tasks.clients import storage  # noqa: PLC0415  (slow; the display is there first)
     from tasks.clients.descriptions import list_source  # noqa: PLC0415
 
     # Where only runs in flight have objects, so that nobody takes it for data.
@@ -52,6 +50,7 @@ def try_parts(order: "Order", *, without: str = "") -> Check:
         return f"{len(objects):,} object{'s' * (len(objects) != 1)}, {sum(item.size for item in objects):,} bytes"
 
     def write() -> str:
+        storage.require_bucket(uri)
         storage.write_bytes(uri, b"written")
         return uri if storage.read_bytes(uri) == b"written" else _fail("what was written reads otherwise")
 
@@ -72,27 +71,34 @@ def try_parts(order: "Order", *, without: str = "") -> Check:
     def call(model_name: str) -> str:
         return asyncio.run(_call(order, model_name))
 
-    parts = {"source": read, "write": write, "conditional write": write_once, "delete": delete}
+    of_storage = {"source": read, "write": write, "conditional write": write_once, "delete": delete}
+    of_storage.pop(without, None)
     several = len(order.models) > 1
-    parts |= {f"model {name}" if several else "model": partial(call, name) for name in order.models}
-    tried = [_try(name, part) for name, part in parts.items() if name != without]
+    models = {f"model {name}" if several else "model": partial(call, name) for name in order.models}
+    tried = [*_try(of_storage), *_try(models)]
     return Check(ok=all(part.ok for part in tried), parts=tried)
 
 
-def _try(name: str, part: Callable[[], str]) -> Part:
-    try:
-        return Part(name=name, ok=True, said=part())
-    except PairmillError as error:
-        return Part(name=name, ok=False, said=str(error))
+def _try(parts: Mapping[str, Callable[[], str]]) -> Iterator[Part]:
+    """Try one part after the other, up to one that the storage does not answer: the next would wait for it as long."""
+    from tasks.clients.storage_errors import TransientStorageError  # noqa: PLC0415
+
+    for name, part in parts.items():
+        try:
+            yield Part(name=name, ok=True, said=part())
+        except PairmillError as error:
+            yield Part(name=name, ok=False, said=str(error))
+            if isinstance(error, TransientStorageError):
+                return
 
 
-def _fail(message: str) -> str:
+def _fail(message: str) -> NoReturn:
     raise PairmillError(message)
 
 
-async def _call(order: "Order", model_name: str) -> str:
+async def _call(order: Order, model_name: str) -> str:
     from tasks.clients.lane import open_lane  # noqa: PLC0415
-    from tasks.clients.outcome import CallFault  # noqa: PLC0415
+    from tasks.clients.outcome import NOT_REACHED, CallFault  # noqa: PLC0415
     from tasks.core.parsing import parse_pair  # noqa: PLC0415
     from tasks.core.prompts import build_prompt  # noqa: PLC0415
     from tasks.models import own_price  # noqa: PLC0415
@@ -102,7 +108,7 @@ async def _call(order: "Order", model_name: str) -> str:
     try:
         reply = await asyncio.wait_for(lane.call(build_prompt(TRIED, order.languages[0])), CALL_SECONDS)
     except CallFault as fault:
-        _fail(fault.message)
+        _fail(NOT_REACHED.format(fault.message) if fault.unreached else fault.message)
     except TimeoutError:
         _fail(f"{model_name} has not answered within {CALL_SECONDS:g} seconds")
     finally:

@@ -6,11 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from flows.order import place_order
 from flows.parts import Check, show_check, try_parts
 from flows.screen import make_grid
 from tasks.core.estimate import Estimate
 from tasks.core.showing import shown
-from tasks.core.wording import money
+from tasks.core.wording import money, name_long, name_unknown
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
 
@@ -24,8 +25,6 @@ def check(**parameters: Any) -> Check:
     Raises:
         UsageError: A parameter is missing or cannot be right.
     """
-    from flows.order import place_order  # noqa: PLC0415  (not for --help)
-
     return try_parts(place_order(**parameters))
 
 
@@ -38,8 +37,7 @@ def dry_run(**parameters: Any) -> Estimate:
     Raises:
         UsageError: A parameter is missing or cannot be right.
     """
-    from flows.order import place_order  # noqa: PLC0415  (not for --help)
-    from tasks.estimate import estimate_run  # noqa: PLC0415
+    from tasks.estimate import estimate_run  # noqa: PLC0415  (slow; the display is there first)
 
     return estimate_run(place_order(**parameters))
 
@@ -50,6 +48,8 @@ def show_estimate(found: Estimate) -> None:
         "served already": found.already_served,
         "rows rejected before": found.already_rejected,
         "repeated": found.repeated,
+        "in unknown languages": sum(found.unknown_languages.values()),
+        "too long": found.too_long,
         "blank": found.blank,
     }
     again = found.calls_most - found.calls
@@ -66,7 +66,7 @@ def show_estimate(found: Estimate) -> None:
         ("calls to pay", f"{found.calls:,}", f"at most {again:,} more for what validation rejects" if again else ""),
         ("tokens in", show_range(found.input_tokens), f"from {found.tokens_from}" if found.calls else ""),
         ("tokens out", show_range(found.output_tokens), ""),
-        ("cost", cost, f"price from {found.price_from}" if found.cost_usd is not None else ""),
+        ("cost", cost, _explain_cost(found)),
     ]
     console = Console(highlight=False)
     console.print(f"[bold]{found.partition}[/]: a dry run, nothing is paid for or published")
@@ -75,13 +75,23 @@ def show_estimate(found: Estimate) -> None:
         console.print(Text(shown(note), style="yellow"))
 
 
+def _explain_cost(found: Estimate) -> str:
+    if not found.calls or found.cost_usd is None:
+        return ""
+    alone = f"of {found.calls:,} calls; " if found.calls_most > found.calls else ""
+    return f"{alone}price from {found.price_from}"
+
+
 def _notes(found: Estimate) -> list[str]:
-    notes = []
+    notes = name_long(found.too_long) + name_unknown(found.unknown_languages)
     if found.claimed:
         notes.append("What a run at work is making is paid for by that run; what it leaves, the next one asks for.")
-    if not found.requests:
+    if not found.requests and found.would_publish:
+        notes.append(f"Other days serve what the source holds: a redo leaves no rows of {found.partition}.")
+    elif not found.requests:
         other = "else " if found.claimed else ""
-        notes.append(f"There is nothing {other}to do: what the source holds is served, or was judged before.")
+        blank = ", or is blank" if not found.descriptions else ""
+        notes.append(f"There is nothing {other}to do: what the source holds is served, or was judged before{blank}.")
     elif not found.would_publish:
         notes.append("With --limit a run shows a preview and does not publish.")
     if found.cost_usd is None:

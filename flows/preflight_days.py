@@ -3,14 +3,17 @@
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from flows.backfill import OWN, check_backfill
+from flows.order import place_order
 from flows.parts import Check, show_check, try_parts
 from flows.preflight import show_cost
 from tasks.core.errors import SchemaError, SourceError
 from tasks.core.estimate import RangeEstimate, add_up
 from tasks.core.layout import PARTITION_FIELD
+from tasks.core.requests import Order
 from tasks.core.showing import shown
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
@@ -40,7 +43,7 @@ def dry_run(**parameters: Any) -> RangeEstimate:
         UsageError: A parameter is missing or cannot be right.
         StorageError: Bucket, credentials or endpoint.
     """
-    from tasks.estimate import estimate_run  # noqa: PLC0415  (not for --help)
+    from tasks.estimate import estimate_run  # noqa: PLC0415  (slow; the display is there first)
 
     days, problems = [], {}
     orders = _orders(parameters)
@@ -54,7 +57,7 @@ def dry_run(**parameters: Any) -> RangeEstimate:
 
 def show_estimate(found: RangeEstimate) -> None:
     """Print what a backfill would do and cost."""
-    grid = Table("day", "descriptions", "requests", "in the journal", "calls to pay", "cost")
+    grid = Table(Column("day", no_wrap=True), "descriptions", "requests", "in the journal", "calls to pay", "cost")
     for day in found.days:
         counts = [f"{count:,}" for count in (day.descriptions, day.requests, day.cached, day.calls)]
         grid.add_row(day.partition, *counts, show_cost(day.cost_usd))
@@ -69,9 +72,6 @@ def show_estimate(found: RangeEstimate) -> None:
         console.print(Text(shown(f"{name}: {problem}"), style="yellow"))
 
 
-def _orders(parameters: dict[str, Any]) -> list[Any]:
-    from flows.backfill import OWN, check_backfill  # noqa: PLC0415  (not for --help)
-    from flows.order import place_order  # noqa: PLC0415
-
+def _orders(parameters: dict[str, Any]) -> list[Order]:
     shared = {name: value for name, value in parameters.items() if name not in OWN}
     return [place_order(partition=day, limit=0, **shared) for day in check_backfill(**parameters)]

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.order_lists import place_brainstorm, place_pairs
 from flows.parts import Check, show_check, try_parts
 from flows.preflight import show_cost, show_range
 from flows.screen import make_grid
@@ -13,7 +14,7 @@ __all__ = ["check", "dry_run", "show_check", "show_estimate"]
 
 
 def check(**parameters: Any) -> Check:
-    """Try the destination and the model.
+    """Try the destination and every model: of the lists, and of the pairs with then_generate.
 
     Args:
         **parameters: The flow's.
@@ -21,9 +22,8 @@ def check(**parameters: Any) -> Check:
     Raises:
         UsageError: A parameter is missing or cannot be right.
     """
-    from flows.brainstorm import place_brainstorm  # noqa: PLC0415  (not for --help)
-
-    return try_parts(place_brainstorm(**parameters).order, without="source")
+    lists = place_brainstorm(**parameters).order
+    return try_parts(place_pairs(**parameters) if parameters["then_generate"] else lists, without="source")
 
 
 def dry_run(**parameters: Any) -> ListEstimate:
@@ -36,8 +36,7 @@ def dry_run(**parameters: Any) -> ListEstimate:
         UsageError: A parameter is missing or cannot be right.
         StorageError: Bucket, credentials or endpoint.
     """
-    from flows.brainstorm import place_brainstorm  # noqa: PLC0415  (not for --help)
-    from tasks.estimate import estimate_lists  # noqa: PLC0415
+    from tasks.estimate_lists import estimate_lists  # noqa: PLC0415  (slow; the display is there first)
 
     return estimate_lists(place_brainstorm(**parameters))
 

@@ -1,28 +1,26 @@
-"""What came of each flow, as a person reads it in the terminal."""
+"""What came of a run, as a person reads it in the terminal."""
 
 import sys
 
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows.screen import make_grid
-from tasks.core.backfill import BackfillReport, backfill_headline
-from tasks.core.brainstorming import BrainstormReport
-from tasks.core.exports import ExportReport
+from tasks.core.layout import Layout
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.showing import shown
-from tasks.core.upkeep import UpkeepReport, upkeep_headline
-from tasks.core.wording import MODEL_COLUMNS, model_rows, money, money_per_pairs
+from tasks.core.wording import MODEL_COLUMNS, model_rows, money, money_per_pairs, name_long, name_unknown
 
 MOST_LANGUAGES = 12
+FIGURES = ("accepted", "rejected", "share", "cost")
 NO_PRICE = "litellm has no price for this model"
 
 
 def show_summary(report: RunReport) -> None:
     """Print what the run did."""
-    console = _open_console()
+    console = open_console()
     notes = (Text(shown(note), style="yellow") for note in _notes(report))
     console.print(
         Panel(Group(_figures(report), *notes), title=_title(report), title_align="left", border_style=_colour(report))
@@ -35,82 +33,16 @@ def show_summary(report: RunReport) -> None:
         console.print(_models(models))
     if report.samples:
         console.print(_samples(report))
+    page = Layout(report.destination).report_page(report.run_id, "html")
+    console.print(Text.assemble("The whole report is ", (page, "bold"), "."))
     if report.pairs_version is not None:
         console.print(Text.assemble("The dataset is ", (report.pairs_uri, "bold"), ". To read it:"))
-        console.print(
-            Text(f'\n    import polars as pl\n    pairs = pl.read_delta("{report.pairs_uri}")\n    print(pairs)\n')
-        )
+        code = f'\n    import polars as pl\n    pairs = pl.read_delta("{report.pairs_uri}")\n    print(pairs)\n'
+        console.print(Text(code), soft_wrap=True)
 
 
-def show_backfill(report: BackfillReport) -> None:
-    """Print what became of each day, and what the days that failed say."""
-    table = Table("day", "state", "accepted", "rejected", "calls paid", "from the journal", "cost")
-    for day in report.days:
-        figures = (day.accepted, day.rejected, day.paid, day.cached)
-        cells = ["" if figure is None else f"{figure:,}" for figure in figures]
-        state = Text(day.state, style="green" if day.done else "red")
-        table.add_row(day.partition, state, *cells, "" if day.accepted is None else money(day.cost_usd))
-    console = _open_console()
-    console.print(table)
-    for day in report.days:
-        if not day.done:
-            console.print(Text(shown(f"{day.partition}: {day.message}"), style="yellow"))
-    if not report.problem:
-        console.print(f"{backfill_headline(report)}.")
-
-
-def show_upkeep(report: UpkeepReport) -> None:
-    """Print what was done to a destination."""
-    console = Console(highlight=False, soft_wrap=True)
-    for line in report.done:
-        console.print(Text(shown(line)))
-    console.print(Text(f"{upkeep_headline(report)}."))
-
-
-def show_export(report: ExportReport) -> None:
-    """Print what the export holds and how to read it."""
-    console = Console(highlight=False, soft_wrap=True)
-    rows = Table("split", "pairs", title=f"Export {report.version}", title_justify="left")
-    for split, count in report.rows.items():
-        rows.add_row(split, f"{count:,}")
-    console.print(rows)
-    for cause, count in report.left_out.items():
-        console.print(Text(f"{count:,} pairs left out: {cause.replace('_', ' ')}", style="dim"))
-    if not report.exported:
-        console.print(Text("It was there already, and was not written again.", style="dim"))
-    read = "import polars as pl" if report.uri.startswith("s3://") else "from datasets import load_dataset"
-    line = f'pl.read_parquet("{report.uri}/pairs/train.parquet")'
-    if not report.uri.startswith("s3://"):
-        line = f'load_dataset("{report.uri}", "pairs")'
-    console.print(Text.assemble("It lies in ", (report.uri, "bold"), ". To read it:"))
-    console.print(Text(f"\n    {read}\n    pairs = {line}\n    print(pairs)\n"))
-
-
-def show_brainstorm(report: BrainstormReport | RunReport) -> None:
-    """Print what a brainstorming brought, or the run that followed it."""
-    if isinstance(report, RunReport):
-        show_summary(report)
-        return
-    console = _open_console()
-    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report.reasons.items())
-    good = " + ".join(f"{one.new:,} of {one.items:,}" for one in report.rounds)
-    rows = [
-        ("task descriptions", f"{report.total:,}", f"of {report.wanted:,} wanted; {report.before:,} were there"),
-        ("in the lists", f"{report.items:,}", f"in {report.lists:,} lists; {good} good and in no list before"),
-        ("new", f"{report.added:,}", f"{report.surplus:,} more than wanted, left out"),
-        ("rejected", f"{report.rejected:,}", reasons),
-        ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),
-        ("cost", money(report.cost_usd), "" if report.cost_usd is not None else NO_PRICE),
-        ("stopped by", report.stopped, report.model_name),
-    ]
-    colour = "green" if report.stopped == "enough" else "yellow"
-    console.print(Panel(make_grid(rows), title="task descriptions", title_align="left", border_style=colour))
-    for sample in report.samples:
-        console.print(Text(shown(f"  {sample}")))
-    console.print(Text.assemble("They lie in ", (report.source, "bold"), ", a source like any other."))
-
-
-def _open_console() -> Console:
+def open_console() -> Console:
+    """Return the terminal, or 100 characters where there is none."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
@@ -129,13 +61,24 @@ def _figures(report: RunReport) -> Table:
         ("task descriptions", f"{report.descriptions:,}", _left_out(report)),
         ("accepted", f"{report.accepted:,}", f"{report.rejected:,} rejected, {report.shortfall:,} still missing"),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal{_batched(report)}"),
-        ("repeated", f"{report.retried:,}", f"{report.throttled:,} told to wait by the provider"),
-        ("in flight", f"{report.calls_in_flight:,}", "calls at once, as the provider allowed"),
-        ("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"),
+        *_calls(report),
         ("cost", money(report.cost_usd), NO_PRICE if report.cost_usd is None else money_per_pairs(report)),
         ("seconds", f"{report.seconds:,.1f}", report.model_name),
     ]
     return make_grid(rows)
+
+
+def _calls(report: RunReport) -> list[tuple[str, str, str]]:
+    """Return what is told of calls; nothing where none was made."""
+    figures = []
+    if report.paid or report.failed or report.retried:
+        figures.append(("repeated", f"{report.retried:,}", f"and {report.throttled:,} told to wait by the provider"))
+    if report.calls_in_flight:
+        allowed = ", as the provider allowed" if report.throttled else ""
+        figures.append(("in flight", f"{report.calls_in_flight:,}", f"calls at once{allowed}"))
+    if report.input_tokens or report.output_tokens:
+        figures.append(("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"))
+    return figures
 
 
 def _batched(report: RunReport) -> str:
@@ -149,29 +92,48 @@ def _left_out(report: RunReport) -> str:
         "with no attempt left": report.given_up,
         "repeated": report.repeated,
         "in unknown languages": sum(report.unknown_languages.values()),
+        "too long": report.too_long,
         "blank": report.blank,
     }
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 def _notes(report: RunReport) -> list[str]:
-    notes = []
+    notes = name_long(report.too_long) + name_unknown(report.unknown_languages)
     if not report.requests:
         left = f", or left to another run at work ({report.claimed:,})" if report.claimed else ""
+        left += ", or blank" if not report.descriptions else ""
         left += f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
         notes.append(f"No call was paid for: what the source holds is served{left}.")
         if report.already_served:
-            notes.append("--on-published redo judges it again; with another --seed too, it pays for fresh completions.")
+            notes.append(_redo(report))
     if report.shortfall:
-        reasons = ", ".join(f"{reason} {pairs:,}" for reason, pairs in report.shortfall_reasons.items())
-        notes.append(
-            f"{report.shortfall:,} pairs are still missing, after {report.max_attempts_per_pair} attempts for each "
-            f"({reasons}). A higher --max-attempts-per-pair tries those again."
-        )
+        notes.append(_shortfall(report))
     if report.source_changes:
         notes.append("The source has changed since the last run of this partition:")
         notes += [f"  {change}" for change in report.source_changes[:5]]
     return notes
+
+
+def _redo(report: RunReport) -> str:
+    """Say how what is served is judged again: by its day, which need not be this run's."""
+    if report.files:
+        return "--on-published redo judges it again; with another --seed too, it pays for fresh completions."
+    return "It is of other days: to judge one again, name it with --partition beside --on-published redo."
+
+
+def _shortfall(report: RunReport) -> str:
+    reasons = ", ".join(f"{reason} {pairs:,}" for reason, pairs in report.shortfall_reasons.items())
+    missing = f"{report.shortfall:,} pairs are still missing"
+    if report.on_published == "redo":
+        return (
+            f"{missing} ({reasons}). A redo pays for no second try: the same command without --on-published redo asks "
+            f"for them again, up to {report.max_attempts_per_pair} times in all."
+        )
+    return (
+        f"{missing}, after {report.max_attempts_per_pair} attempts for each ({reasons}). A higher "
+        "--max-attempts-per-pair tries those again."
+    )
 
 
 def _titled(title: str, table: Table) -> Group:
@@ -196,7 +158,8 @@ def _languages(report: RunReport) -> Group:
 
 
 def _models(rows: list[list[str]]) -> Group:
-    table = Table(*MODEL_COLUMNS)
+    # A name that is cut is nobody's: it takes several lines where the terminal is narrow, and figures none.
+    table = Table(*(Column(name, overflow="fold", no_wrap=name in FIGURES) for name in MODEL_COLUMNS))
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     return _titled("Models", table)

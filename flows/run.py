@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -24,9 +25,12 @@ from flows.commands import (
     WRONG_USAGE,
     find,
 )
-from flows.usage import explain
+from flows.usage import DEMO_USAGE, explain, pays, write_default
+from tasks.core.errors import RESUME, PairmillError, UsageError
 from tasks.core.garbage import collect_seldom
 from tasks.core.showing import as_sentence
+from tasks.progress import progress
+from tasks.stop import stop
 
 # Set before Prefect and litellm are imported; what the user has set stays.
 ENVIRONMENT = {
@@ -51,19 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415  (after the environment)
 
     from flows.screen import say_error  # noqa: PLC0415
-    from tasks.core.errors import RESUME, PairmillError  # noqa: PLC0415
-    from tasks.progress import progress  # noqa: PLC0415
 
-    stopped_by = "Ctrl-C"
+    stop.by = ""
 
-    def terminate(*_: object) -> None:
-        nonlocal stopped_by
-        stopped_by = "SIGTERM"
+    def end(number: int, _: object) -> None:
+        """Stop paying and flush; from a second Ctrl-C on, end at once."""
+        stop.by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, _end_at_once)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, end)
     try:
         return _dispatch(given)
     except CycloptsError as error:
@@ -73,24 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     except PairmillError as error:
         if debug:
-            raise
+            traceback.print_exc()
         say_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        at_provider = " Its batches go on at the provider, and are collected then." if progress.open() else ""
-        say_error(f"Stopped by {stopped_by}. {RESUME}{at_provider}")
-        return INTERRUPTED if stopped_by == "Ctrl-C" else TERMINATED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        # A signal that arrives inside pydantic is an error of pydantic's.
+        if stop.by or isinstance(error, KeyboardInterrupt):
+            at_provider = " Its batches go on at the provider, and are collected then." if progress.open() else ""
+            say_error(f"Stopped by {stop.by or 'Ctrl-C'}. {RESUME}{at_provider}")
+            return TERMINATED if stop.by == "SIGTERM" else INTERRUPTED
         if debug:
             raise
         say_error(f"{type(error).__name__}: {as_sentence(str(error))} Run again with --debug to see where.")
         return FAILED
-
-
-def _interrupt(*_: object) -> None:
-    """Stop paying and flush; from a second Ctrl-C on, end at once."""
-    signal.signal(signal.SIGINT, _end_at_once)
-    raise KeyboardInterrupt
 
 
 def _end_at_once(*_: object) -> None:
@@ -101,16 +100,17 @@ def _end_at_once(*_: object) -> None:
 
 
 def _dispatch(given: list[str]) -> int:
-    from cyclopts import App, Parameter  # noqa: PLC0415
+    from cyclopts import App, Group, Parameter  # noqa: PLC0415
 
     from flows.cluster import SETTING  # noqa: PLC0415
 
     main_command = COMMANDS[""]
     app = App(
         name="python -m flows.run",
+        usage=DEMO_USAGE,
         help_flags=["--help", "-h"],
         version_flags=[],
-        default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
+        default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_default=write_default),
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -122,27 +122,31 @@ def _dispatch(given: list[str]) -> int:
             app.command(command.flow, name=name, help=command.help)
 
     app.meta.suppress_keyboard_interrupt = False
+    last = Group("How it runs", sort_key=1)
+    of_what_pays = Parameter(negative=(), group=last, show=pays(given))
 
     @app.meta.default
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        output: Literal["text", "json"] = "text",
-        check: Annotated[bool, Parameter(negative=())] = False,
-        dry_run: Annotated[bool, Parameter(negative=())] = False,
-        dask_scheduler: str = "",
-        debug: bool = False,  # noqa: ARG001  (main reads it before this is parsed)
+        check: Annotated[bool, of_what_pays] = False,
+        dry_run: Annotated[bool, of_what_pays] = False,
+        output: Annotated[Literal["text", "json"], Parameter(group=last)] = "text",
+        dask_scheduler: Annotated[str, of_what_pays] = "",
+        debug: Annotated[bool, Parameter(negative=(), group=last)] = False,  # noqa: ARG001  (main reads it before this is parsed)
     ) -> int:
         """Launch the flow.
 
         Args:
             *tokens: The flow's own options.
+            check: Try source, destination and model (one paid call) and say what works; run nothing.
+            dry_run: Say what it would do and cost; pay for nothing and write nothing.
             output: json prints the run's report as one JSON object on standard output.
-            check: Of what pays: try source, destination and model (one paid call) and say what works; run nothing.
-            dry_run: Of what pays: say what it would do and cost; pay for nothing and write nothing.
             dask_scheduler: Generate on a Dask cluster: its scheduler's address, tcp://host:port, or how many processes
                 to start on this machine. Needs the extra dask.
             debug: Show Prefect's log and whole tracebacks.
         """
+        if check and dry_run:
+            raise UsageError("--check and --dry-run are two things to do before a run. Give one of them.")
         if dask_scheduler:
             os.environ[SETTING] = dask_scheduler
         rehearsal = CHECK if check else DRY_RUN if dry_run else None

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -27,9 +28,12 @@ REFRESH_SECONDS = 0.1
 
 @contextmanager
 def show_progress(step: str = "start") -> Iterator[None]:
-    """Show how far the run is inside the block, from `step` on: a bar in a terminal, else a line when it has moved."""
+    """Show on standard error how far the run is inside the block, from `step` on.
+
+    A bar in a terminal, else a line when it has moved.
+    """
     ended = threading.Event()
-    show = _show_bar if sys.stdout.isatty() else _show_lines
+    show = _show_bar if sys.stderr.isatty() else _show_lines
     display = threading.Thread(target=show, args=(ended,), name="display", daemon=True)
     progress.begin(step)
     display.start()
@@ -49,25 +53,25 @@ def _show_bar(ended: threading.Event) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown, step = bar.add_task(progress.says, total=None, figures=""), ""
+        row, step = bar.add_task(progress.says, total=None, figures=""), ""
         while not ended.wait(REFRESH_SECONDS):
             if progress.step != step:
                 step = progress.step
-                bar.reset(shown, total=progress.total or None)
+                bar.reset(row, total=progress.total or None)
             figures = f"{progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
             total = progress.total or None
-            bar.update(shown, completed=progress.done, total=total, figures=figures, description=progress.says)
+            bar.update(row, completed=progress.done, total=total, figures=figures, description=progress.says)
 
 
 def _show_lines(ended: threading.Event, line_seconds: float = LINE_SECONDS) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     step, said, said_at = "", "", 0.0
     while not ended.wait(REFRESH_SECONDS):
-        line = f"{progress} {_rate()}{_left()}" if progress.total else str(progress)
-        if progress.step == step and (line == said or time.monotonic() - said_at < line_seconds):
+        now = str(progress)
+        if progress.step == step and (now == said or time.monotonic() - said_at < line_seconds):
             continue
-        step, said, said_at = progress.step, line, time.monotonic()
-        console.print(line)
+        step, said, said_at = progress.step, now, time.monotonic()
+        console.print(f"{now} {_rate()}{_left()}" if progress.total else now)
 
 
 def _rate() -> str:
@@ -81,15 +85,18 @@ def _left() -> str:
 
 
 def say_error(message: str) -> None:
-    """Print one error as one line on standard error, without keys, whoever wrote it."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        Text.assemble(("error: ", "bold red"), shown(one_line(message)))
-    )
+    """Print one error on standard error, without keys, whoever wrote it."""
+    open_lines(sys.stderr).print(Text.assemble(("error: ", "bold red"), shown(one_line(message))))
 
 
 def say(message: str) -> None:
-    """Print one remark on standard error; a terminal breaks it between words."""
-    Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty()).print(Text(shown(message), style="dim"))
+    """Print one remark on standard error."""
+    open_lines(sys.stderr).print(Text(shown(message), style="dim"))
+
+
+def open_lines(stream: TextIO) -> Console:
+    """Return what prints each text as one line, which is broken between words where a terminal shows it."""
+    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
 
 
 def make_grid(rows: Iterable[tuple[str, str, str]]) -> Table:

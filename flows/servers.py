@@ -1,5 +1,6 @@
 """Child servers on loopback that end with this process, whatever ends it."""
 
+import fcntl
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tasks.core.errors import PairmillError
 
@@ -22,10 +24,11 @@ PORTS = range(10_000, 32_768)
 
 @dataclass
 class Server:
-    """A child process that will listen on `port` of 127.0.0.1."""
+    """A child process that will listen on `port` of 127.0.0.1; `starting` is a lock that it needs until then."""
 
     child: "subprocess.Popen[bytes]"
     port: int
+    starting: IO[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -38,6 +41,14 @@ class Server:
         Raises:
             PairmillError: It ended, or takes too long; names its command.
         """
+        is_up = self._await_connection()
+        if self.starting is not None:
+            self.starting.close()
+        if not is_up:
+            command = subprocess.list2cmdline(map(str, self.child.args))  # type: ignore[arg-type]
+            raise PairmillError(f"A server on this machine did not start. To see why, run: {command}")
+
+    def _await_connection(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while self.child.poll() is None and time.monotonic() < deadline:
             try:
@@ -45,9 +56,8 @@ class Server:
             except OSError:
                 time.sleep(0.05)
             else:
-                return
-        command = subprocess.list2cmdline(map(str, self.child.args))  # type: ignore[arg-type]
-        raise PairmillError(f"A server on this machine did not start. To see why, run: {command}")
+                return True
+        return False
 
 
 def start(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Server:
@@ -103,7 +113,11 @@ def start_prefect_api() -> Server | None:
         "PREFECT__SERVER_FINAL": "1",
     }
     app = ("--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error")
+    # Two that make the database at once fail.
+    starting = (home / "pairmill.lock").open("wb")
+    fcntl.flock(starting, fcntl.LOCK_EX)
     server = start("uvicorn", *app, "--host", "127.0.0.1", "--port", "{port}", environment=settings)
+    server.starting = starting
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     refresh_global_settings_context()
     return server

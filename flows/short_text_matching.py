@@ -67,7 +67,8 @@ def generate_short_text_pairs(
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
             may hold {partition}. For example s3://bucket/tasks.
         destination: Prefix that receives the dataset, for example s3://bucket/pairs.
-        model_name: The model as litellm names it, provider/model, for example openai/gpt-4.1-mini.
+        model_name: The model, or the main one of several, as litellm names it: provider/model, for example
+            openai/gpt-4.1-mini.
         partition: Day that this run publishes, YYYY-MM-DD. Empty: the day of the scheduled start in UTC,
             or the day before it where the source holds {partition}.
         languages: Languages of the generated texts, as English names, or all. A column language in
@@ -79,17 +80,17 @@ def generate_short_text_pairs(
             completions already paid for, and replaces it.
         max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
         limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
-        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of
-            model_name's provider.
+        api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
+            main model's provider.
         model_mix: Other models and the share of the requests that each of them writes, name=share, for example
-            openai/gpt-4.1-nano=0.3; model_name writes the rest.
+            openai/gpt-4.1-nano=0.3; the main model writes the rest.
         fallback_models: Models that take over, in this order, what a model refuses or cannot answer.
-        batch: Ask model_name by its provider's batch API, at half price and within hours. Models of model_mix and
-            fallback_models are called live, at the full price.
+        batch: Ask the main model by its provider's batch API, at half price and within hours. The others of a mix,
+            and fallbacks, are called live, at the full price.
         batch_deadline: Hours after the start at which batches are ended, and live calls answer what they have not.
         max_attempts_per_pair: What validation rejects is asked for again, up to this many completions per wanted
             pair over all runs.
-        model_revision: Tells two models of model_name apart, so that the new one is asked anew.
+        model_revision: Tells two models of one name apart, so that the new one is asked anew.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: share of probability that is drawn from.
         max_tokens: Most tokens of one completion.
@@ -97,22 +98,23 @@ def generate_short_text_pairs(
         concurrency: Most calls in flight at once, in all models; the limit adapts below it.
         requests_per_minute: Most calls a minute, to each model. 0: as the provider's answers allow.
         tokens_per_minute: Most tokens a minute, in and out, of each model. 0: as the provider's answers allow.
-        input_cost_per_token: US dollars an input token of model_name. 0: litellm's own price.
-        output_cost_per_token: US dollars an output token of model_name. 0: litellm's own price.
+        input_cost_per_token: US dollars an input token of the main model. 0: litellm's own price.
+        output_cost_per_token: US dollars an output token of the main model. 0: litellm's own price.
         max_rejected_share: Publish nothing above this share of rejected rows (0 to 1).
         max_drift: Publish nothing that differs more than this from the partition before, in acceptance,
             duplicates, languages or lengths (0 to 1; 1: whatever it is).
         reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
-            with on_published redo, of everything.
+            in a redo, of everything.
     """
     order = place_order(**locals())
 
     # Imported here, so that the form and --help do not wait for polars and deltalake.
     from tasks.again import ask_again  # noqa: PLC0415
     from tasks.collect import answer_in_batches  # noqa: PLC0415
-    from tasks.extract import extract_task_descriptions, hold_source  # noqa: PLC0415
+    from tasks.extract import extract_task_descriptions  # noqa: PLC0415
     from tasks.generate import generate_completions  # noqa: PLC0415
+    from tasks.hold_source import hold_source  # noqa: PLC0415
     from tasks.load import publish_partition  # noqa: PLC0415
     from tasks.open_model import open_model  # noqa: PLC0415
     from tasks.publicise import show_report  # noqa: PLC0415

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
-from flows.order import STAND_IN
+from flows.order_models import STAND_IN
 from flows.stand_in_batches import Batches
 from tasks.core.brainstorming import TEMPLATE as LIST_TEMPLATE
 from tasks.core.languages import LANGUAGES

@@ -1,11 +1,14 @@
 """What Prefect shows of a flow run: its name, and how it ended in one sentence."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 from functools import wraps
+from inspect import signature
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
+from prefect.context import FlowRunContext
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
@@ -45,8 +48,26 @@ def name_run() -> str:
     return f"{deployment.name or flow_run.flow_name}-{days}"
 
 
+def _is_deployed() -> bool:
+    """Whether this flow run is a deployment's, so that it was Prefect's form or schedule that gave its parameters."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
+
+
+def _as_fields(said: str, fields: Container[str]) -> str:
+    """Return `said` with the fields of Prefect's form in the place of the command line's options."""
+
+    def name(found: re.Match[str]) -> str:
+        field = found[1].replace("-", "_")
+        return field if field in fields else found[0]
+
+    return re.sub(r"--([a-z][a-z-]*)", name, said)
+
+
 def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
     """Make the headline of a flow's report, or our own error, the message of its final state.
+
+    A deployment's run is told of as its form: there an error names fields, not options.
 
     No error, whosever it is, brings a key into Prefect. A report with a `problem` fails
     the run with it. Prefect takes a returned state as the run's own. Callers in this
@@ -73,6 +94,8 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
                 failure = PairmillError(problem) if problem else None
             if failure is not None:
                 said = shown(conceal(str(failure)))
+                if _is_deployed():
+                    said = _as_fields(said, signature(flow).parameters)
                 get_run_logger().error("%s", said)
                 state = Failed(message=said, data=failure)
             else:

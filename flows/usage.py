@@ -1,20 +1,41 @@
-"""What is wrong with the command line's arguments, in one sentence."""
+"""What --help adds to the flows' own words, and what is wrong with the arguments, in one sentence."""
 
 import difflib
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flows.commands import COMMANDS
 from tasks.core.showing import as_sentence
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError, MissingArgumentError
+
+DEMO_USAGE = """\
+Usage: python -m flows.run [OPTIONS]
+       python -m flows.run COMMAND [OPTIONS]
+
+Without --source, --destination and --model-name, each runs as a demo on this machine."""
+
+
+def write_default(value: object) -> str | None:
+    """Write a default for --help; None where it says nothing, as an empty text or a switch that is off."""
+    if isinstance(value, list):
+        return ", ".join(value) or None
+    return None if value == "" or value is False else str(value)
+
+
+def pays(given: Sequence[str]) -> bool:
+    """Whether what is asked for calls a model, so that --check, --dry-run and a cluster have a meaning."""
+    return all(COMMANDS[word].rehearsal for word in given[:1] if word in COMMANDS)
 
 
 def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
     """Say what is wrong with the arguments, without pydantic's own words for it; `commands` are the sub-commands."""
     from cyclopts import MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
+
+    from flows.parameters import SHAPES  # noqa: PLC0415  (pydantic's, as above)
 
     cause = error.__cause__
     if isinstance(error, UnusedCliTokensError):
@@ -23,7 +44,9 @@ def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None and "Did you mean" not in str(error):
         return _say_missing(error)
     if isinstance(cause, ValidationError):
-        return f"{str(error).partition(str(cause))[0].strip()} {cause.errors()[0]['msg']}."
+        wrong = cause.errors()[0]
+        said = SHAPES.get(wrong.get("ctx", {}).get("pattern", ""), wrong["msg"])
+        return f"{str(error).partition(str(cause))[0].strip()} {said}."
     return as_sentence(str(error))
 
 

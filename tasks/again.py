@@ -8,11 +8,13 @@ import polars as pl
 from prefect import get_run_logger
 
 from tasks.clients import frames, table
-from tasks.core.columns import ACCEPTED
+from tasks.clients.holdings import split_published
+from tasks.core.columns import ACCEPTED, carried
+from tasks.core.gates import rejects_too_much
+from tasks.core.judging import reject_duplicates
 from tasks.core.planning import GROUP, next_requests
 from tasks.core.plans import Plan, Shard
 from tasks.core.requests import Order
-from tasks.load import ENOUGH_ROWS, decide
 from tasks.policy import step
 from tasks.progress import progress
 from tasks.staging import Scratch, stage_shards
@@ -36,14 +38,15 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
         The next round's shards, none when there is nothing to ask for.
     """
     rows, rejected = sum(shard.rows for shard in judged), sum(shard.rejected for shard in judged)
-    if order.max_attempts_per_pair == 1 or _is_too_much(order, rejected, rows):
+    if order.max_attempts_per_pair == 1 or rejects_too_much(order, rejected, rows):
         return ()
     round_ = max(shard.round for shard in judged) + 1
     last = frames.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
     every = frames.scan_frames([shard.uri for shard in judged])
-    short = _find_short(plan, decide(order, last, table.open_table(order.layout.pairs), among=every))
+    staying, _ = split_published(table.open_table(order.layout.pairs), order)
+    short = _find_short(plan, reject_duplicates(last, staying, among=every))
     # Every pair of the first round that is not missing is accepted: so duplicates count, too.
-    if _is_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
+    if rejects_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
         return ()
     used = _find_used(plan, every, short)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
@@ -60,14 +63,9 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
     return shards
 
 
-def _is_too_much(order: Order, rejected: int, rows: int) -> bool:
-    """Whether nothing would be published, so that more calls were wasted."""
-    return rows >= ENOUGH_ROWS and rejected > order.max_rejected_share * rows
-
-
 def _find_short(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
     """Return the groups with rejected rows, each with as many pairs `missing`."""
-    own = ["task", *GROUP, *plan.source_columns]
+    own = ["task", *GROUP, *map(carried, plan.source_columns)]
     return (
         judged.filter(~ACCEPTED)
         .select("plan_row", *own)

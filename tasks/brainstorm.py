@@ -23,6 +23,7 @@ from tasks.core.brainstorming import (
     ListRequest,
     ListRound,
     brings_little,
+    most_lists,
     request_lists,
 )
 from tasks.core.columns import NO_CHOICES
@@ -30,7 +31,7 @@ from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.policy import step
 from tasks.progress import progress
-from tasks.session import Model
+from tasks.shared_model import Model
 
 # Lists asked for at once: enough to keep a provider busy, few enough to notice that nothing new comes.
 MOST_LISTS_AT_ONCE = 50
@@ -39,8 +40,9 @@ SAMPLES = 5
 
 @dataclass
 class _Found:
-    """What a brainstorming has brought so far."""
+    """What a brainstorming of `wanted` descriptions has brought so far, beside those that were there `before`."""
 
+    wanted: int
     before: int
     kept: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -51,6 +53,11 @@ class _Found:
     # The latest lists, in a row, that held no description.
     barren: int = 0
     stopped: str = "enough"
+
+    @property
+    def missing(self) -> int:
+        """Descriptions that are still to come."""
+        return self.wanted - self.before - len(self.kept)
 
 
 @step("brainstorm", "brainstorm descriptions", retries=3)
@@ -70,10 +77,12 @@ def gather_task_descriptions(
         StorageError: Bucket, credentials or endpoint.
     """
     order = wish.order
-    progress.begin("brainstorm", max(0, wish.wanted))
+    progress.begin("brainstorm", wish.wanted)
     storage.require_bucket(order.destination)
+    # What an earlier try of this step has paid for may still be on its way there.
+    model.flush()
     linter = Linter()
-    found = _Found(linter.remember(read_known(order.source, order.run_id)))
+    found = _Found(wish.wanted, linter.remember(read_known(order.source, order.run_id)))
     _ask(wish, model, linter, found, check)
     check()
     uri = f"{order.source}/{found.before:09}-{order.run_id}.jsonl"
@@ -86,17 +95,13 @@ def gather_task_descriptions(
     return report
 
 
-def most_lists(wish: Brainstorm) -> int:
-    """Return how many lists are asked for at most."""
-    return 3 * ceil(wish.wanted / LIST_LENGTH)
-
-
 def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: Callable[[], None]) -> None:
+    progress.cached, progress.paid = found.before, lambda: len(found.kept)
     most = most_lists(wish)
     # Knows only these lists: what is new among them is the same whatever the bucket holds by now.
     sequence = Linter()
-    while (missing := wish.wanted - found.before - len(found.kept)) > 0:
-        count = min(ceil(missing / LIST_LENGTH), MOST_LISTS_AT_ONCE, most - found.lists)
+    while found.missing > 0:
+        count = min(ceil(found.missing / LIST_LENGTH), MOST_LISTS_AT_ONCE, most - found.lists)
         if count <= 0:
             found.stopped = "most lists"
             return
@@ -107,35 +112,42 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: C
         found.lists += count
         items, fresh = 0, list[bool]()
         for request, completion in zip(requests, completions, strict=True):
-            found.barren += 1
-            for text, reasons, is_new in _read(completion, linter, sequence):
-                items += 1
-                if is_new is not None:
-                    fresh.append(is_new)
-                    found.barren = 0
-                row = {"task": text, "model_name": wish.order.recipe.model_name, "category": wish.category}
-                row |= {"topic": request.topic, "persona": request.persona}
-                if reasons:
-                    found.rejected.append(row | {"reasons": reasons})
-                elif len(found.kept) < wish.wanted - found.before:
-                    found.kept.append(row)
-                else:
-                    found.surplus += 1
+            judged = list(_read(completion, linter, sequence))
+            described = [is_new for _, _, is_new in judged if is_new is not None]
+            found.barren = 0 if described else found.barren + 1
+            items += len(judged)
+            fresh += described
+            for text, reasons, _ in judged:
+                _sort(wish, request, text, reasons, found)
         found.rounds.append(ListRound(lists=count, items=items, new=sum(fresh)))
-        progress.cached = len(found.kept)
-        if len(found.kept) < wish.wanted - found.before and brings_little(sum(fresh), len(fresh), found.barren):
+        if found.missing > 0 and brings_little(sum(fresh), len(fresh), found.barren):
             found.stopped = "little new"
             return
 
 
+def _sort(wish: Brainstorm, request: ListRequest, text: str, reasons: list[str], found: _Found) -> None:
+    """Put a description among those that are kept or turned down, or count it as one more than was wanted."""
+    row = {"task": text, "model_name": wish.order.recipe.model_name, "category": wish.category}
+    row |= {"topic": request.topic, "persona": request.persona}
+    if reasons:
+        found.rejected.append(row | {"reasons": reasons})
+    elif found.missing > 0:
+        found.kept.append(row)
+    else:
+        found.surplus += 1
+
+
 def _complete(wish: Brainstorm, model: Model, requests: list[ListRequest]) -> list[dict[str, Any]]:
-    """Return a completion for each request, from the journal or paid, with `cached`."""
+    """Return a completion for each request, from the journal or paid; `cached` was paid for before this run."""
     keys = pl.LazyFrame({"request_key": [request.key for request in requests]})
     known = find_paid(wish.order.journal_of(wish.order.recipe.model_name), keys)
-    found = {row.pop("request_key"): row | {"cached": True} for row in known.iter_rows(named=True)}
+    known = known.with_columns(cached=pl.col("completed_at") < wish.order.started_at)
+    found = {row.pop("request_key"): row for row in known.iter_rows(named=True)}
     wanted = [request for request in requests if request.key not in found]
     if wanted:
-        paid = model().complete([Request(request.key, request.prompt) for request in wanted])
+        counted, client = progress.paid, model()
+        progress.paid = counted  # an opened client counts lists
+        paid = client.complete([Request(request.key, request.prompt) for request in wanted])
         found |= {request.key: row | {"cached": False} for request, row in zip(wanted, paid, strict=True)}
     return [found[request.key] for request in requests]
 

@@ -15,9 +15,10 @@ from prefect.context import TaskRunContext
 
 from tasks.clients import frames
 from tasks.clients.batch_collecting import ANSWERED, Collector
+from tasks.clients.batch_desk import Desk
 from tasks.clients.batch_lines import BatchLines
 from tasks.clients.batch_records import Records
-from tasks.clients.batch_sending import Desk, Sender
+from tasks.clients.batch_sending import Sender
 from tasks.clients.batches import BatchApi
 from tasks.clients.batching import Batching
 from tasks.clients.journal import Journal
@@ -25,14 +26,13 @@ from tasks.clients.lookup import find_paid
 from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
 from tasks.core.columns import REPLIED
-from tasks.core.errors import UsageError
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
 from tasks.core.showing import shown
 from tasks.models import own_price
 from tasks.policy import step
 from tasks.progress import progress
-from tasks.session import Model
+from tasks.shared_model import Model
 from tasks.staging import fill_in
 
 
@@ -49,25 +49,26 @@ def answer_in_batches(
         The shards, with what the batches have answered; the rest is left for live calls.
 
     Raises:
-        UsageError: A cluster's processes would share a budget with batches.
         ModelError, StoppedError: The run is over; what was paid for is kept.
     """
-    missing = sum(shard.rows - shard.cached for shard in shards)
-    if not missing or order.limit:
+    if order.limit or not _count_missing(shards):
         return shards
-    again = max(shard.round for shard in shards) > 0
-    wanted = order.batch and (
-        not again or (missing >= FEWEST_REQUESTS and _count_own(shards, order) >= FEWEST_REQUESTS)
-    )
-    if wanted and order.max_cost_usd and model.processes:
-        raise UsageError(
-            "--batch keeps --max-cost-usd in one process only. Leave out one of the two, or --dask-scheduler; "
-            "nothing was paid for."
-        )
+    wanted = _wants_batches(shards, order)
     records = Records(order.layout.batches(order.recipe.recipe_id, order.source))
     if not wanted and not records.find_open():
         return shards
     return _answer(tuple(shards), order, model, records, order.batch_deadline if wanted else 0, check=check)
+
+
+def _wants_batches(shards: Sequence[Shard], order: Order) -> bool:
+    """Whether batches are to answer this round: none waits for hours for a few requests of a later one."""
+    if not order.batch or max(shard.round for shard in shards) == 0:
+        return order.batch
+    return _count_missing(shards) >= FEWEST_REQUESTS and _count_own(shards, order) >= FEWEST_REQUESTS
+
+
+def _count_missing(shards: Sequence[Shard]) -> int:
+    return sum(shard.rows - shard.cached for shard in shards)
 
 
 def _scan_own(shards: Sequence[Shard], order: Order) -> pl.LazyFrame:

@@ -8,25 +8,23 @@ is not visited any more stops by itself, and one that answers no more is given u
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import distributed
-from dask.base import annotate, get_annotations
 from prefect import get_run_logger
 
 from tasks import session
 from tasks.clients.budget import NEXT_CALL, Budget
-from tasks.clients.lane import open_lane
 from tasks.core.dealing import deal, is_spent
-from tasks.core.errors import RESUME, STOPPED, PairmillError, StoppedError, UsageError
+from tasks.core.errors import RESUME, STOPPED, PairmillError, StoppedError
 from tasks.core.price import Price
 from tasks.core.seating import Seating
-from tasks.core.showing import as_sentence
 from tasks.processes import WITHIN_SECONDS
 from tasks.progress import progress
-from tasks.session import PATIENCE_SECONDS, Model, Status
+from tasks.session import PATIENCE_SECONDS, Status
+from tasks.shared_model import Model
 from tasks.visits import Visits
 
 VISIT_SECONDS = 0.5
@@ -39,63 +37,6 @@ NO_CHECKOUT = (
     "{} of the Dask cluster does not find this checkout. Start scheduler and processes with it as their folder: "
     f"python -m dask scheduler, python -m dask worker. {RESUME}"
 )
-
-
-@contextmanager
-def lead(model: Model, client: "distributed.Client") -> Iterator[Model]:
-    """Hold the clients of a cluster's processes inside the block, and yield the model that they share.
-
-    Raises:
-        UsageError, ModelError: The model's name or key cannot work, or its calls cannot be divided by the processes.
-        StorageError: A process could not upload what was paid for.
-        StoppedError: The cluster is gone, or one shard has killed process after process.
-    """
-    _check_divisible(model)
-    for name in model.order.models:
-        open_lane(model.order.recipe_of(name), model.order.api_base_of(name))
-    get_run_logger().info("%d processes at %s", model.processes, client.scheduler.address)
-    crew = Crew(model, client)
-    try:
-        # Those that join later are for the place of one that dies.
-        with annotate(workers=crew.seated, allow_other_workers=True):
-            # Dask's own list, which steps to come are sent with.
-            crew.seated = get_annotations()["workers"]
-            crew.begin()
-            try:
-                if crew.gone is not None:
-                    raise crew.gone
-                yield model
-            finally:
-                crew.dismiss()
-    except (distributed.KilledWorker, distributed.CancelledError, OSError, RuntimeError) as error:
-        if isinstance(error, OSError | RuntimeError) and not _is_of_cluster(error):
-            raise
-        if crew.gone is not None:
-            raise crew.gone from error
-        if isinstance(error, RuntimeError):
-            raise StoppedError(NO_CHECKOUT.format("The scheduler")) from error
-        raise StoppedError(
-            f"The Dask cluster does not carry on: {as_sentence(str(error) or type(error).__name__)} {RESUME}"
-        ) from error
-    if crew.lost is not None:
-        raise crew.lost
-
-
-def _is_of_cluster(error: OSError | RuntimeError) -> bool:
-    """Whether it is not the disk's or the storage's: distributed has words of its own."""
-    said = ("trying to connect to", "deserialization of the task graph")
-    return isinstance(error, distributed.comm.CommClosedError) or any(words in str(error) for words in said)
-
-
-def _check_divisible(model: Model) -> None:
-    order = model.order
-    for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
-        if 0 < getattr(order, name) < model.processes:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{flag} is {getattr(order, name)}, and the cluster has {model.processes} processes that share it. "
-                "Raise it, or take fewer processes."
-            )
 
 
 class Crew:

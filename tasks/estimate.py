@@ -1,32 +1,27 @@
 """What a run would do and cost, found out as a run would, but for paying and writing."""
 
 import tempfile
-from math import ceil
 from pathlib import Path
 
 import polars as pl
 
-from tasks.brainstorm import most_lists, read_known
 from tasks.clients import llm, storage, table
 from tasks.clients.descriptions import list_source, read_descriptions
 from tasks.clients.lease import find_fresh
 from tasks.clients.leftovers import local_keys
-from tasks.clients.lookup import find_segments, look_up, scan_segments, whole_segments
+from tasks.clients.lookup import find_segments, scan_segments
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
-from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, request_lists
-from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, ListEstimate, Part, TokensPerCall, estimate
-from tasks.core.linting import Linter
+from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, Part, TokensPerCall, estimate
 from tasks.core.price import Price
 from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
-from tasks.extract import plan_into
 from tasks.models import find_prices, own_price
+from tasks.plan import plan_into
 from tasks.progress import progress
 from tasks.staging import Scratch, look_up_requests
 
 SAMPLED_PROMPTS = 200
-_KEYS = {"request_key": pl.String}
 # What is likely: the range that four fifths of the calls so far lie in.
 LIKELY = (0.1, 0.9)
 
@@ -47,6 +42,7 @@ def estimate_run(order: Order) -> Estimate:
 
 def _estimate(order: Order) -> Estimate:
     storage.require_bucket(order.destination)
+    table.check_outside(order.destination)
     objects = list_source(order.source, order.destination)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder))
@@ -90,57 +86,6 @@ def _count_calls(order: Order, requests: Scratch) -> dict[str, int]:
     return calls
 
 
-def count_known(order: Order, model_name: str, keys: pl.LazyFrame) -> int:
-    """Count the requests that a model's journal answers, or what a killed run has left on this machine."""
-    uri = order.journal_of(model_name)
-    local = local_keys(uri).to_frame().lazy()
-    known = [look_up(uri, keys).select("request_key"), keys.join(local, on="request_key", how="semi")]
-    with whole_segments(uri):
-        return int(pl.concat(known).select(pl.col("request_key").n_unique()).collect(engine="streaming").item())
-
-
-def estimate_lists(wish: Brainstorm) -> ListEstimate:
-    """Say what a brainstorming would do and cost; pays for nothing and writes nothing.
-
-    Raises:
-        StorageError: Bucket, credentials or endpoint.
-    """
-    order, name = wish.order, wish.order.recipe.model_name
-    progress.begin("brainstorm")
-    with storage_errors(order.destination):
-        storage.require_bucket(order.destination)
-        before = Linter().remember(read_known(order.source, order.run_id))
-        missing = max(0, wish.wanted - before)
-        fewest, most = ceil(missing / LIST_LENGTH), most_lists(wish) if missing else 0
-        requests = request_lists(wish, 0, most)
-        known = [
-            count_known(order, name, pl.LazyFrame({"request_key": [one.key for one in requests[:count]]}, schema=_KEYS))
-            for count in (fewest, most)
-        ]
-    calls = max(0, fewest - known[0]), most - known[1]
-    counted = llm.count_tokens(name, [one.prompt for one in requests]) or [0]
-    given = sum(counted) / len(counted)
-    tokens = [
-        (round(count * given), round(count * made))
-        for count, made in zip(calls, (LIST_LENGTH * FEWEST_TOKENS / 2, order.recipe.max_tokens), strict=True)
-    ]
-    price = find_prices(order)[name]
-    return ListEstimate(
-        destination=order.destination,
-        source=order.source,
-        model_name=name,
-        wanted=wish.wanted,
-        before=before,
-        lists=(fewest, most),
-        cached=known[1],
-        calls=calls,
-        input_tokens=(tokens[0][0], tokens[1][0]),
-        output_tokens=(tokens[0][1], tokens[1][1]),
-        cost_usd=(price.of(*tokens[0]), price.of(*tokens[1])) if price else None,
-        max_cost_usd=order.max_cost_usd,
-    )
-
-
 def _learn_tokens(order: Order, model_name: str) -> TokensPerCall | None:
     """Return what this model's calls took so far: those of this recipe in the journal, else those published."""
     journalled = find_segments(order.journal_of(model_name))
@@ -179,9 +124,8 @@ def _count_tokens(order: Order, requests: Scratch, model_name: str) -> TokensPer
     if not requests.rows:
         return TokensPerCall((0, 0), (0, 0), source)
     every = max(1, requests.rows // SAMPLED_PROMPTS)
-    rows = (
-        requests.scan().filter(pl.col("plan_row") % every == 0).select("task", "language").collect(engine="streaming")
-    )
+    some = requests.scan().filter(pl.col("plan_row") % every == 0)
+    rows = some.select("task", "language", "sample_index").collect(engine="streaming")
     counted = llm.count_tokens(model_name, [build_prompt(*row) for row in rows.iter_rows()])
     mean = sum(counted) / len(counted)
     most = float(order.recipe.max_tokens)

@@ -18,13 +18,14 @@ from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportOrder, ExportReport
 from tasks.core.selection import as_flag_embedding, as_full, as_pairs, choose_rows, select_pairs, text_keys
 from tasks.policy import step
+from tasks.progress import progress
 
 SAMPLE_PAIRS = 5
-# Parameters of the flow by the names that an order has for them.
-_OPTIONS = {"start_date": "from_day", "end_date": "to_day"}
+# What an order has another name for.
+_NAMES = {"start_date": "--from-day", "end_date": "--to-day", "pairs_version": "version of the pairs"}
 
 
-@step("export", "export")
+@step("export", "export", retries=3)
 def write_export(order: ExportOrder) -> ExportReport:
     """Write the export of `order` under exports/, its dataset card last.
 
@@ -38,6 +39,7 @@ def write_export(order: ExportOrder) -> ExportReport:
         SourceError: Nothing is published, or nothing of it is left.
         UsageError: The version is taken by an export of another order or table version.
     """
+    progress.begin("export")
     # An erasing waits for its end, or it for the erasing's: else it could write what has just been erased.
     with hold_lease(order.layout.forget_lease, order.version or "export") as lease:
         report = _export(order, lease)
@@ -69,9 +71,10 @@ def _find_done(uri: str, asked: dict[str, Any]) -> ExportReport | None:
         return None
     kept = json.loads(storage.read_bytes(f"{uri}/export.json"))
     if kept["asked"] != asked:
-        changed = sorted(_OPTIONS.get(name, name) for name in asked if asked[name] != kept["asked"].get(name))
+        changed = [name for name in asked if asked[name] != kept["asked"].get(name)]
+        options = sorted(_NAMES.get(name, "--" + name.replace("_", "-")) for name in changed)
         raise UsageError(
-            f"{uri} is there already, made with another {', '.join(changed)}; an export never changes. "
+            f"{uri} is there already, made with another {', '.join(options)}; an export never changes. "
             "Give this one a name of its own with --export-version."
         )
     return ExportReport(**kept["report"] | {"exported": False})
@@ -88,9 +91,7 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
             f"No pair of {order.layout.pairs} is left for this export ({why}). "
             "Check the languages and days that were asked for."
         )
-    kept = rows.drop("group_id").join(
-        chosen.lazy(), on=("plan_row", "pair_key"), how="inner", nulls_equal=True, maintain_order="left"
-    )
+    kept = _keep(rows, chosen)
     counts = chosen["split"].value_counts()
     sizes = {split: int(counts.filter(pl.col("split") == split)["count"].sum()) for split in SPLITS}
     shapes = {"pairs": as_pairs, "full": lambda one: as_full(one, columns), "flag_embedding": as_flag_embedding}
@@ -99,7 +100,7 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
         config: [f"{uri}/{config}/{split}.{endings[config]}" for split in SPLITS if sizes[split]] for config in shapes
     }
     for split in (split for split in SPLITS if sizes[split]):
-        ours = kept.filter(pl.col("split") == split)
+        ours = _keep(rows, chosen.filter(pl.col("split") == split))
         frames.sink_frames({f"{uri}/{name}/{split}.{endings[name]}": shape(ours) for name, shape in shapes.items()})
     return ExportReport(
         version=order.version,
@@ -121,13 +122,26 @@ def _write(order: ExportOrder, rows: pl.LazyFrame, uri: str, pairs_version: int)
     )
 
 
+def _keep(rows: pl.LazyFrame, chosen: pl.DataFrame) -> pl.LazyFrame:
+    """Return the rows that are chosen, in their order, each with the group of the export."""
+    keys = ("plan_row", "pair_key")
+    theirs = chosen.lazy().select(*keys, "group_id")
+    return rows.drop("group_id").join(theirs, on=keys, how="inner", nulls_equal=True, maintain_order="left")
+
+
 def _count(order: ExportOrder, kept: pl.LazyFrame, published: pl.LazyFrame) -> dict[str, Any]:
     """Count what the card says of the rows that are kept and of those that were judged."""
     judged = published.select(pl.len()).collect(engine="streaming").item()
     rejected = table.scan(table.open_table(order.layout.rejected))
     reasons: dict[str, int] = {}
     if rejected is not None:
-        theirs = select_pairs(rejected, order).with_columns(first=pl.col("reasons").list.first())
+        # A redo of another day judges a request again, whose row of the day before stays.
+        theirs = (
+            select_pairs(rejected, order)
+            .join(published, on="request_key", how="anti")
+            .group_by("request_key")
+            .agg(first=pl.col("reasons").list.first().sort_by("partition").last())
+        )
         reasons = _frequencies(theirs, "first")
     flags = kept.select(pl.col("flags").explode(empty_as_null=False, keep_nulls=False))
     samples = kept.select("input", "positive_document").head(SAMPLE_PAIRS).collect(engine="streaming")

@@ -7,7 +7,7 @@ from functools import partial
 
 import polars as pl
 
-from tasks.clients import batch_records, compaction, erasure, frames, publishing, storage, table
+from tasks.clients import batch_records, compaction, erasure, frames, publishing, storage, table_upkeep
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.leftovers import upload_leftovers
 from tasks.clients.lookup import find_recipes, find_segments
@@ -17,51 +17,52 @@ from tasks.core.columns import TEXTS
 from tasks.core.exports import ExportReport
 from tasks.core.layout import TABLES, Layout
 from tasks.core.requests import hash_descriptions, lists_descriptions, possible_keys
-from tasks.core.upkeep import check_forgotten, say_done
+from tasks.core.upkeep import Forgetting, check_forgotten, say_done
 from tasks.policy import step
+from tasks.progress import progress
 
 # Raises where a lease was lost: another run may be at work then.
 Check = Callable[[], None]
 
 
 @step("forget", "forget description")
-def forget_description(layout: Layout, owner: str, text: str) -> list[str]:
+def forget_description(layout: Layout, owner: str, text: str) -> Forgetting:
     """Erase one task description and all that was generated for it, with the tables' history.
 
     Waits until no run of the destination is at work, and one that begins meanwhile plans
     afterwards. A source elsewhere is not touched, nor what Prefect has stored of earlier runs.
 
     Returns:
-        What was touched, one sentence each.
+        Whether any of it was found, what was done, and what is left to do by hand.
 
     Raises:
         UsageError: The text is blank.
         StorageError: The bucket does not take it, or a lease was lost; run again, until nothing is found.
     """
+    progress.begin("forget")
     description = check_forgotten(text)
     (digest,) = hash_descriptions([description])
     with _hold_all_runs(layout, owner) as check:
         publishing.settle_all(layout, owner)
         upload_leftovers(layout.journal("any"))
         staged = [item.uri for item in list_folder(f"{layout.destination}/staging")]
-        found = _find_rows(layout, staged, digest)
-        pairs = found.select(name for name in TEXTS if name in found.columns).drop_nulls()
-        replies = frozenset(found["text"].drop_nulls()) if "text" in found.columns else frozenset[str]()
+        rows = _find_rows(layout, staged, digest)
+        pairs = rows.select(name for name in TEXTS if name in rows.columns).drop_nulls()
+        replies = frozenset(rows["text"].drop_nulls()) if "text" in rows.columns else frozenset[str]()
         forgotten = erasure.Forgotten(description, digest, frozenset(pairs.iter_rows()), replies)
+        told = Forgetting(found=rows.height > 0)
         # The tables and what is staged tell what belongs to it, also to the next try: they go last.
-        elsewhere = [*_forget_in_reports(layout, forgotten, check), *_forget_in_copies(layout, forgotten, check)]
-        done = [
-            *elsewhere,
-            *_forget_in_journal(layout, owner, description, found["request_key"], check),
-            *_forget_in_staging([uri for uri in staged if not uri.endswith(".lease")], check),
-            *_forget_in_tables(layout, digest, check),
-        ]
-    if found.height or elsewhere:
-        return [
-            *done,
-            "A source elsewhere was not touched: remove the description there too, or the next run asks for it again",
-        ]
-    return [*done, "No row here belongs to this description: its text must be that of the source, letter by letter"]
+        _forget_in_reports(layout, forgotten, check, told)
+        _forget_in_copies(layout, forgotten, check, told)
+        told.erased([*_forget_in_journal(layout, owner, description, rows["request_key"], check)])
+        told.done += _forget_in_staging([uri for uri in staged if not uri.endswith(".lease")], check)
+        _forget_in_tables(layout, digest, check, told)
+    told.left.append(
+        "A source elsewhere was not touched: remove the description there too, or the next run asks for it again"
+        if told.found
+        else "Nothing here belongs to that description: its text must be that of the source, letter by letter"
+    )
+    return told
 
 
 @contextmanager
@@ -99,39 +100,42 @@ def _find_rows(layout: Layout, staged: list[str], digest: str) -> pl.DataFrame:
     return erasure.find_rows([uri for uri in tables + staged if uri.endswith(".parquet")], digest)
 
 
-def _say_erased(uri: str, removed: int | None) -> list[str]:
-    if removed is None:
-        return [f"{uri}: holds it, or cannot be read, and has to be edited by hand"]
-    return [f"{uri}: rows erased: {removed:,}"] if removed else []
+def _erase(uri: str, forgotten: erasure.Forgotten, told: Forgetting) -> int:
+    """Erase it in one object; return how many rows or items that were."""
+    removed = erasure.erase_description(uri, forgotten)
+    if isinstance(removed, int):
+        told.erased([f"{uri}: rows erased: {removed:,}"] if removed else [])
+        return removed
+    told.found |= removed == "holds it"
+    told.left.append(f"{uri}: {removed}, and has to be edited by hand")
+    return 0
 
 
-def _forget_in_reports(layout: Layout, forgotten: erasure.Forgotten, check: Check) -> Iterator[str]:
+def _forget_in_reports(layout: Layout, forgotten: erasure.Forgotten, check: Check, told: Forgetting) -> None:
     """Erase it in the reports; those for people to read are removed, and their figures stay in the JSON."""
     for item in list_folder(f"{layout.destination}/runs"):
         check()
-        if not item.uri.endswith(".json"):
-            if erasure.shows(storage.read_bytes(item.uri), forgotten):
-                storage.delete_objects([item.uri])
-                yield f"{item.uri}: removed"
-        else:
-            yield from _say_erased(item.uri, erasure.erase_description(item.uri, forgotten))
+        if item.uri.endswith(".json"):
+            _erase(item.uri, forgotten, told)
+        elif erasure.shows(storage.read_bytes(item.uri), forgotten):
+            storage.delete_objects([item.uri])
+            told.erased([f"{item.uri}: removed"])
 
 
-def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check) -> Iterator[str]:
+def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check, told: Forgetting) -> None:
     """Erase it in brainstormed descriptions and in exports, whose cards are made anew."""
     exports = set[str]()
     for part in ("tasks", "rejected-tasks", "exports"):
         for item in list_folder(f"{layout.destination}/{part}"):
             check()
-            removed = erasure.erase_description(item.uri, forgotten)
-            yield from _say_erased(item.uri, removed)
+            removed = _erase(item.uri, forgotten, told)
             if part == "exports" and removed:
                 exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
             if removed and item.uri.endswith("/export.json"):
                 report = ExportReport(**json.loads(storage.read_bytes(item.uri))["report"])
                 storage.write_bytes(f"{item.uri.removesuffix('export.json')}README.md", make_card(report).encode())
     for version in sorted(exports):
-        yield f"exports/{version}: its card shows figures of before; make a new export and remove this one"
+        told.left.append(f"exports/{version}: its card shows figures of before; make a new export and remove this one")
 
 
 def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.Series, check: Check) -> Iterator[str]:
@@ -160,13 +164,13 @@ def _forget_in_staging(left: list[str], check: Check) -> list[str]:
     return say_done(len(left), "staged objects of ended runs", "removed")
 
 
-def _forget_in_tables(layout: Layout, digest: str, check: Check) -> Iterator[str]:
+def _forget_in_tables(layout: Layout, digest: str, check: Check, told: Forgetting) -> None:
     for name in TABLES:
         uri = f"{layout.destination}/{name}"
         check()
-        rows = table.delete_rows(uri, f"description_hash = '{digest}'")
-        yield from say_done(rows, f"rows of {name}", "erased")
+        rows = table_upkeep.delete_rows(uri, f"description_hash = '{digest}'")
+        told.erased(say_done(rows, f"rows of {name}", "erased"))
         # It removes the files of whoever has not committed them yet.
         check()
-        if table.drop_history(uri):
-            yield f"{uri}: every version before this one was removed"
+        if table_upkeep.drop_history(uri):
+            told.done.append(f"{uri}: every version before this one was removed")

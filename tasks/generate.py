@@ -16,10 +16,10 @@ from tasks.core.prompts import build_prompt
 from tasks.core.requests import Order
 from tasks.core.takeovers import follow, sum_up
 from tasks.policy import step
-from tasks.session import Model
+from tasks.shared_model import Model
 
 
-@step("generate", "generate shard {shard.label}", retries=2)
+@step("generate", "generate shard {shard.label}", retries=3)
 def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     """Give every request of `shard` its completion, each durable before it counts.
 
@@ -35,6 +35,9 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     rows = frames.read_frame(shard.uri)
     known = frames.read_frame(shard.known_uri) if shard.known_uri else rows.clear()
     again = shard.cached < shard.rows and not _is_first(shard, order, model)
+    if again:
+        # Its completions may still be on their way to the bucket.
+        model.flush()
     # A batch has asked the first models only.
     rows, passed = follow(rows, known, order, fresh=True)
     left, asked = [passed], False
@@ -62,6 +65,8 @@ def _complete(wanted: pl.DataFrame, order: Order, model: ModelClient) -> pl.Data
             build_prompt(task, language, sample),
             name,
             order.on_published == "add" and next_model(order.fallback_models, [*before, name]) is not None,
+            task,
+            language,
         )
         for key, task, language, sample, name, before in asked
     ]
@@ -75,11 +80,10 @@ def _is_first(shard: Shard, order: Order, model: Model) -> bool:
 
 
 def _look_up(wanted: pl.DataFrame, order: Order) -> pl.DataFrame:
-    """Return those of `wanted` that were paid for when this shard was begun before."""
+    """Return those of `wanted` that were paid for when this shard was begun before: by this run, so not `cached`."""
     found = []
     for name in wanted["model_name"].unique():
         keys = wanted.filter(pl.col("model_name") == name).select("request_key").lazy()
         known = find_paid(order.journal_of(name), keys, failures=bool(order.fallback_models))
         found.append(known.drop("segment"))
-    known = wanted.drop(COMPLETIONS, "cached").join(pl.concat(found), on="request_key", how="inner")
-    return known.with_columns(cached=pl.lit(value=True)).select(wanted.columns)
+    return wanted.drop(COMPLETIONS).join(pl.concat(found), on="request_key", how="inner").select(wanted.columns)

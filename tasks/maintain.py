@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.clients import compaction, publishing, storage, table
+from tasks.clients import batch_records, compaction, publishing, storage, table_upkeep
 from tasks.clients.claims import find_living
 from tasks.clients.lease import hold_lease
 from tasks.clients.lookup import find_recipes
@@ -12,6 +12,7 @@ from tasks.clients.storage import StoredObject, list_folder
 from tasks.core.layout import TABLES, Layout
 from tasks.core.upkeep import say_done
 from tasks.policy import step
+from tasks.progress import progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
     Raises:
         StorageError: The bucket does not take it; what was done so far holds, run again.
     """
+    progress.begin("maintain")
     now = datetime.now(UTC)
     done = [*_compact_journal(layout, owner, now, ages.journal), *_tidy_tables(layout, owner, now, ages)]
     done += _expire_staging(layout, now, ages.staging)
@@ -52,7 +54,8 @@ def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> li
     oldest = now - timedelta(days=days) if days else None
     recipes = find_recipes(layout)
     done = [compaction.compact_recipe(uri, owner, now, oldest) for uri in recipes]
-    old = [item.uri for uri in recipes for item in list_folder(f"{uri}/batches") if _is_old(item, now, days)]
+    collected = [item for uri in recipes for item in batch_records.find_collected(f"{uri}/batches")]
+    old = [item.uri for item in collected if _is_old(item, now, days)]
     storage.delete_objects(old)
     merged, deleted = sum(one.merged for one in done), sum(one.deleted for one in done)
     return [
@@ -68,11 +71,11 @@ def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[
         publishing.settle_all(layout, owner)
         if ages.rejected:
             day = f"{now - timedelta(days=ages.rejected):%Y-%m-%d}"
-            rows = table.delete_rows(layout.rejected, f"partition < '{day}'")
+            rows = table_upkeep.delete_rows(layout.rejected, f"partition < '{day}'")
             done += say_done(rows, f"rejected rows of before {day}", "removed")
         for name in TABLES:
             lease.check()
-            merged, removed = table.tidy(f"{layout.destination}/{name}", max(1, ages.history))
+            merged, removed = table_upkeep.tidy(f"{layout.destination}/{name}", max(1, ages.history))
             done += say_done(merged, f"files of {name}", "merged")
             done += say_done(removed, f"superseded files of {name}", "removed")
     return done

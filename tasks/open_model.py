@@ -9,7 +9,7 @@ from tasks.core.requests import Order
 from tasks.models import Expects
 from tasks.processes import count_processes, find_cluster
 from tasks.progress import progress
-from tasks.session import Model, hold
+from tasks.shared_model import Model, hold_model
 
 
 @contextmanager
@@ -25,16 +25,17 @@ def open_model(order: Order, plan: Plan) -> Iterator[Model]:
         StorageError: What an earlier process left behind cannot be uploaded.
         StoppedError: The cluster is gone.
     """
-    progress.begin("generate", plan.requests)
-    progress.cached = plan.cached
+    if plan.requests:
+        progress.begin("generate", plan.requests)
+        progress.cached = plan.cached
     model = Model(order, _expects(plan))
     if cluster := find_cluster():
-        from tasks.crew import lead  # noqa: PLC0415  (needs the extra dask)
+        from tasks.lead import lead  # noqa: PLC0415  (needs the extra dask)
 
         with lead(replace(model, processes=count_processes()), cluster) as shared:
             yield shared
     else:
-        with hold(model, now=plan.requests > plan.cached):
+        with hold_model(model, now=plan.requests > plan.cached):
             yield model
 
 
@@ -42,8 +43,10 @@ def _expects(plan: Plan) -> Expects:
     """Return what the first replies must hold.
 
     Where the destination has judged descriptions of this source before, those left
-    may well be the ones that nothing ever comes of.
+    may well be the ones that nothing ever comes of; where the journal answers some, those that rules reject.
     """
     if not plan.requests:
         return "text"
-    return "nothing" if plan.already_served or plan.already_rejected else "pairs"
+    if plan.already_served or plan.already_rejected:
+        return "nothing"
+    return "shape" if plan.cached else "pairs"

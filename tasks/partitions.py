@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,15 +15,19 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelling, Crashed
+from pydantic import ValidationError
 
 from tasks.clients import storage
 from tasks.core.backfill import DayReport, Purse
-from tasks.core.layout import Layout
+from tasks.core.errors import StorageError
+from tasks.core.layout import Layout, check_uri
 from tasks.core.report import RunReport
 from tasks.core.showing import shown
 from tasks.progress import progress
 
 POLL_SECONDS = 3.0
+# What a day's report takes from its run's.
+_FIGURES = ("accepted", "rejected", "paid", "cached", "cost_usd")
 
 Parameters = dict[str, Any]
 
@@ -77,11 +82,19 @@ def run_on_deployment(name: str, days: Sequence[str], parameters: Parameters, mo
 
 
 def _start(name: str, day: str, parameters: Parameters) -> FlowRun:
+    """Start the day's run, or return that of an earlier attempt of this run, unless it has come to nothing."""
     key = f"{this_run.id}/{day}"
     run = _create(name, day, parameters, key)
-    if this_run.run_count > 1 and run.state is not None and run.state.is_final() and not run.state.is_completed():
-        return _create(name, day, parameters, f"{key}/{this_run.run_count}")
+    for attempt in range(2, this_run.run_count + 1):
+        if not _comes_to_nothing(run.state):
+            break
+        run = _create(name, day, parameters, f"{key}/{attempt}")
     return run
+
+
+def _comes_to_nothing(state: "State[Any] | None") -> bool:
+    """Whether a run has failed, or is being cancelled, which lasts for as long as nobody carries it out."""
+    return state is not None and (state.is_cancelling() or (state.is_final() and not state.is_completed()))
 
 
 def _create(name: str, day: str, parameters: Parameters, key: str) -> FlowRun:
@@ -125,14 +138,12 @@ def _cancel(client: SyncPrefectClient, running: Mapping[str, UUID]) -> None:
             get_run_logger().critical("%s (%s) could not be cancelled and may go on: %s", name, run_id, why)
 
 
-def _day_report(day: str, run_id: str, state: "State[Any] | None", parameters: Parameters) -> DayReport:
-    name, message = (state.name, state.message) if state is not None else ("", "")
-    report = DayReport(partition=day, run_id=run_id, state=name or "", message=message or "")
-    found = storage.find_bytes(Layout(parameters["destination"]).report(run_id))
-    if found is None:
-        return report
-    figures = RunReport.model_validate_json(found[0])
-    return report.model_copy(update={name: getattr(figures, name) for name in _FIGURES})
-
-
-_FIGURES = ("accepted", "rejected", "paid", "cached", "cost_usd")
+def _day_report(day: str, run_id: str, state: "State[Any]", parameters: Parameters) -> DayReport:
+    report = DayReport(partition=day, run_id=run_id, state=state.name or "", message=state.message or "")
+    layout = Layout(check_uri(parameters["destination"], "--destination"))
+    # How it ended is known without its figures, and other days may be at work.
+    with suppress(StorageError, ValidationError):
+        if found := storage.find_bytes(layout.report(run_id)):
+            figures = RunReport.model_validate_json(found[0])
+            return report.model_copy(update={name: getattr(figures, name) for name in _FIGURES})
+    return report

@@ -18,6 +18,9 @@ SAYS = {
     "load": "Publishing",
     "report": "Writing the report",
     "backfill": "Waiting for the days' runs",
+    "export": "Writing the export",
+    "maintain": "Tidying the destination",
+    "forget": "Erasing a task description, once no run is at work",
 }
 
 
@@ -45,6 +48,12 @@ class Progress:
     def done(self) -> int:
         """Requests that have a completion, from the journal or paid."""
         return min(self.total, self.cached + self.paid())
+
+    @property
+    def percent(self) -> float:
+        """Share of the step's requests that are done, 0 to 100; the run may go on to its next step meanwhile."""
+        total, done = self.total, self.cached + self.paid()
+        return 100.0 * min(1.0, done / total) if total else 0.0
 
     def __str__(self) -> str:
         """Say where the run is."""

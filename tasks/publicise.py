@@ -1,4 +1,4 @@
-"""Shows a run in Prefect's UI while it goes on and when it has ended, and tells others what it published."""
+"""Shows a run in Prefect's UI while it goes on and when it has ended."""
 
 import os
 import threading
@@ -16,7 +16,6 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.events import emit_event
 
 from tasks.clients import table
 from tasks.clients.access import browser_address
@@ -24,19 +23,17 @@ from tasks.core.backfill import DayReport, backfill_markdown
 from tasks.core.layout import Layout
 from tasks.core.markdown import report_markdown
 from tasks.core.report import RunReport, without_texts
+from tasks.events import emit_published
 from tasks.policy import step
 from tasks.progress import progress
 
-PUBLISHED = "pairmill.pairs.published"
 PROGRESS_SECONDS = 5.0
 REJECTED_EXAMPLES = 20
-# An event is a message, not a listing; who needs more files reads the report.
-MOST_FILES = 1_000
 # Anything but 1 keeps the texts of sources and models out of Prefect's database.
 SHOW_TEXTS = "PAIRMILL_SHOW_TEXTS"
 
 
-@step("report", "report")
+@step("report", "report", retries=3)
 def show_report(report: RunReport) -> None:
     """Keep the report and examples of rejected rows as artifacts, and send the event of a published partition.
 
@@ -57,23 +54,6 @@ def show_report(report: RunReport) -> None:
 def show_days(days: list[DayReport]) -> None:
     """Keep what became of a backfill's days as an artifact."""
     create_markdown_artifact(backfill_markdown(days), key="backfill-report", description="What became of each day")
-
-
-def emit_published(report: RunReport) -> None:
-    """Send the event that a partition is published; automations may start what uses it."""
-    emit_event(
-        event=PUBLISHED,
-        resource={"prefect.resource.id": f"pairmill.pairs.{report.pairs_uri}", "prefect.resource.name": "pairs"},
-        payload={
-            "partition": report.partition,
-            "rows": report.accepted,
-            "cost_usd": report.cost_usd,
-            "model_name": report.model_name,
-            "run_id": report.run_id,
-            "pairs_uri": report.pairs_uri,
-            "files": report.files[:MOST_FILES],
-        },
-    )
 
 
 def _rejected_examples(report: RunReport) -> list[dict[str, str]]:
@@ -101,7 +81,7 @@ def show_progress() -> Iterator[None]:
     def move() -> None:
         while not ended.wait(PROGRESS_SECONDS):
             with suppress(httpx.HTTPError):  # nothing depends on what is shown
-                update_progress_artifact(artifact, _percent(), str(progress))
+                update_progress_artifact(artifact, progress.percent, str(progress))
 
     # With this run's context: Prefect reads from it which server to talk to.
     mover = threading.Thread(target=copy_context().run, args=(move,), name="progress", daemon=True)
@@ -114,7 +94,3 @@ def show_progress() -> Iterator[None]:
     # Not before the last move has come to its end, which would be shown for good.
     with suppress(httpx.HTTPError):
         update_progress_artifact(artifact, 100.0, "Done")
-
-
-def _percent() -> float:
-    return 100.0 * progress.done / progress.total if progress.total else 0.0

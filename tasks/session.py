@@ -1,84 +1,22 @@
-"""A run's model as its steps hold it: one client in every process that generates, opened when it is needed."""
+"""One process's part in a run: its client, opened when a step needs it, and its end."""
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 from tasks.clients.calls import ModelClient
 from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
 from tasks.core.errors import RESUME, PairmillError, StoppedError
-from tasks.core.requests import Order
-from tasks.models import Expects, connect
-from tasks.window import STEPS_IN_FLIGHT
+
+Connect = Callable[[], AbstractContextManager[ModelClient]]
 
 # Without a visit a process stops paying: half a lease's term, so before another run of the source can begin.
 PATIENCE_SECONDS = 15
 # One that joined the cluster later takes part in the place of one that died, or not at all.
 PLACE_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Model:
-    """A run's model; it crosses process borders.
-
-    Called, it returns this process's one client, opened by the first step that has
-    something to pay for. `processes` of a cluster share the order's concurrency and
-    rates; where it is 0 the run generates in the process that leads it.
-    """
-
-    order: Order
-    expects: Expects
-    processes: int = 0
-    token: str = field(default_factory=lambda: uuid4().hex)
-
-    def __call__(self) -> ModelClient:
-        """Return this process's client.
-
-        Raises:
-            UsageError, ModelError: The model's name or key cannot work.
-            StorageError: What an earlier process left behind cannot be uploaded.
-            StoppedError: The run is over.
-        """
-        return _join(self).open()
-
-    def keep(self) -> None:
-        """Put what was paid for into the bucket where another machine may have to go on with the shard."""
-        if self.processes:
-            self().flush()
-
-    @property
-    def calls_in_flight(self) -> int:
-        """Where the adaptive limit on calls in flight stands, over all processes."""
-        return self().limit * max(1, self.processes)
-
-    @property
-    def spent_usd(self) -> float:
-        """What this process has spent of the order's limit, worst cases where a cost is unknown; 0 without a limit."""
-        session = _sessions.get(self.token)
-        return session.status().standing.spent if session else 0.0
-
-    @property
-    def steps_in_flight(self) -> int:
-        """How many generate steps keep all processes busy."""
-        return STEPS_IN_FLIGHT * max(1, self.processes)
-
-    @property
-    def share(self) -> Order:
-        """One process's part of the order's concurrency and rates."""
-
-        def part(whole: int) -> int:
-            return max(1, whole // self.processes) if whole and self.processes else whole
-
-        return replace(
-            self.order,
-            concurrency=part(self.order.concurrency),
-            requests_per_minute=part(self.order.requests_per_minute),
-            tokens_per_minute=part(self.order.tokens_per_minute),
-        )
 
 
 @dataclass(frozen=True)
@@ -97,29 +35,47 @@ class Status:
 
 
 class Session:
-    """This process's part in a run: its client, once a step needs it; `stack` closes it."""
+    """This process's part in a run: its client, once a step needs it; `stack` closes it.
 
-    def __init__(self, model: Model, stack: ExitStack) -> None:
-        self._model, self._stack = model, stack
+    Where it is `led`, as all processes of a cluster are, it opens its client when it has a place, spends what
+    it is lent, and leaves when it is visited no more.
+    """
+
+    def __init__(self, connect: Connect, stack: ExitStack, *, led: bool) -> None:
+        self._connect, self._stack, self._led = connect, stack, led
         self._lock = threading.Lock()
         self._client: ModelClient | None = None
         self._over, self._seated = threading.Event(), threading.Event()
         self._unvisited, self._visited = 0, time.monotonic()
 
     def open(self) -> ModelClient:
-        """Return the client; see `Model`."""
-        if self._model.processes:
+        """Return the client.
+
+        Raises:
+            UsageError, ModelError, StorageError: It cannot be opened.
+            StoppedError: The run is over, or has no place for this process.
+        """
+        if self._led:
             self._await_place()
         with self._lock:
             if self._over.is_set():
                 raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
             if self._client is None:
-                client = self._stack.enter_context(connect(self._model.share, self._model.expects))
-                if self._model.processes:
+                client = self._stack.enter_context(self._connect())
+                if self._led:
                     client.borrow()
                     threading.Thread(target=self._watch, name="watch", daemon=True).start()
                 self._client = client
             return self._client
+
+    def flush(self) -> None:
+        """Put what was paid for into the bucket.
+
+        Raises:
+            StorageError: The bucket does not take it.
+        """
+        if self._client is not None:
+            self._client.flush()
 
     def end(self) -> None:
         """Open nothing any more."""
@@ -178,20 +134,26 @@ class Session:
                 self.leave(StoppedError(f"The process that leads this run is not heard of any more. {RESUME}"))
 
 
-# Of the runs that generate in this process, by the token of their models; None where one is over.
+# Of the runs that generate in this process, by their tokens; None where one is over.
 _sessions: dict[str, Session | None] = {}
 _joining = threading.Lock()
 
 
-def _join(model: Model) -> Session:
+def find(token: str) -> Session | None:
+    """Return this process's part in a run, None where it has none."""
+    return _sessions.get(token)
+
+
+def join(token: str, connect: Connect, *, led: bool) -> Session:
+    """Return this process's part in a run; one that begins after the run has ended opens nothing."""
     with _joining:
-        session = _sessions.get(model.token)
+        session = _sessions.get(token)
         if session is None:
-            session = Session(model, ExitStack())
-            if not model.processes or model.token in _sessions:
+            session = Session(connect, ExitStack(), led=led)
+            if not led or token in _sessions:
                 session.end()
             else:
-                _sessions[model.token] = session
+                _sessions[token] = session
         return session
 
 
@@ -209,14 +171,12 @@ def leave(token: str, error: PairmillError) -> Status:
 
 
 @contextmanager
-def hold(model: Model, *, now: bool) -> Iterator[None]:
-    """Hold this process's client and journals inside the block, opened `now` or by the first step that needs them."""
+def hold(token: str, connect: Connect) -> Iterator[Session]:
+    """Be the process that leads the run of this token and generates for it, inside the block."""
     with ExitStack() as stack:
-        session = _sessions[model.token] = Session(model, stack)
+        session = _sessions[token] = Session(connect, stack, led=False)
         try:
-            if now:
-                model()
-            yield
+            yield session
         finally:
             session.end()
-            del _sessions[model.token]
+            del _sessions[token]

@@ -9,8 +9,9 @@ import polars as pl
 
 from tasks.clients import storage
 from tasks.clients.batch_collecting import Collector
+from tasks.clients.batch_desk import Desk
 from tasks.clients.batch_records import Records
-from tasks.clients.batch_sending import Desk, Sender
+from tasks.clients.batch_sending import Sender
 from tasks.clients.batching import Batching
 from tasks.clients.budget import Budget
 from tasks.clients.outcome import CallFault, Reply

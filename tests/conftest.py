@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,16 @@ hypothesis.settings.load_profile("no clock")
 def _clean_home() -> Iterator[None]:
     yield
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def far_from_utc() -> Iterator[None]:
+    """Put this process into a time zone half a day away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Pacific/Auckland")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture(scope="session")
@@ -192,8 +203,8 @@ def shares_out_tests(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Take one worker for each of two cores, and one more for the tests of faults, which wait a third of their time."""
-    return 3 if shares_out_tests(config) else 2
+    """Take one worker for each of two cores, and one more where tests wait a third of their time: not in whole runs."""
+    return 2 if config.option.markexpr in ("runs", "deployments", "train") else 3
 
 
 @pytest.hookimpl(optionalhook=True)

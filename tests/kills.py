@@ -25,9 +25,10 @@ from tests.zygote import SHARD_ROWS, SHORT_LEASE_SECONDS, Run
 
 LOG = logging.getLogger(__name__)
 
-# Twice as many for each machine, shared out among parts: a part is what one of xdist's workers takes at a time.
-KILLS = int(os.environ.get("PAIRMILL_KILLS", "10"))
+# Twice as many for each machine, shared out among parts: a part is what one of xdist's workers takes at a time,
+# and has one kill at least.
 PARTS = 4
+KILLS = max(PARTS // 2, int(os.environ.get("PAIRMILL_KILLS", "10")))
 SEED = int(os.environ.get("PAIRMILL_KILLS_SEED", "1"))
 ROWS = 120
 ATTEMPTS = 3

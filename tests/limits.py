@@ -56,13 +56,7 @@ class Window:
         self.refused += refuse
         self.served += not refuse
         told = self._spell(self._limit, self._limit - self._used, self._opened_at + self._window - now)
-        if refuse:
-            refused: web.Response = server.error(429, "rate limit reached", **told)(request, sent)
-            return refused
-        await asyncio.sleep(self._seconds)
-        answered = server.good(request, sent)
-        answered.headers.update(told)
-        return answered
+        return await _answer(request, sent, told, seconds=self._seconds, refuse=refuse)
 
 
 class Bucket:
@@ -84,13 +78,20 @@ class Bucket:
         self.refused += refuse
         self.served += not refuse
         told = self._spell(self._limit, int(self._level), (self._limit - self._level) / self._rate)
-        if refuse:
-            refused: web.Response = server.error(429, "rate limit reached", **told)(request, sent)
-            return refused
-        await asyncio.sleep(self._seconds)
-        answered = server.good(request, sent)
-        answered.headers.update(told)
-        return answered
+        return await _answer(request, sent, told, seconds=self._seconds, refuse=refuse)
+
+
+async def _answer(
+    request: web.Request, sent: dict[str, Any], told: dict[str, str], *, seconds: float, refuse: bool
+) -> web.Response:
+    """Refuse a call at once, or answer it after so many seconds; either way with these headers."""
+    if refuse:
+        refused: web.Response = server.error(429, "rate limit reached", **told)(request, sent)
+        return refused
+    await asyncio.sleep(seconds)
+    answered = server.good(request, sent)
+    answered.headers.update(told)
+    return answered
 
 
 def openai_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:

@@ -146,6 +146,8 @@ class Flood:
 class ModelServer:
     """The server; `prompts` and `times` are those of the requests that reached it, in order.
 
+    `heads` are their paths and headers, names in lower case.
+
     While it is `held` no request is answered, so that a run cannot end.
     """
 
@@ -154,6 +156,7 @@ class ModelServer:
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    heads: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -173,6 +176,7 @@ class ModelServer:
     def forget(self) -> None:
         """Go back to good answers and no requests seen."""
         self.prompts, self.bodies, self.keys, self.times, self._scripts = [], [], [], [], {}
+        self.heads = []
         self.default, self.latency_seconds, self.held, self.most_in_flight = good, 0.0, False, 0
 
     @property
@@ -225,6 +229,7 @@ class ModelServer:
         self.times.append(time.monotonic())
         self.bodies.append(sent)
         self.keys.append(request.headers.get("Authorization", ""))
+        self.heads.append((request.path, {name.lower(): value for name, value in request.headers.items()}))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

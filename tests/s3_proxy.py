@@ -36,10 +36,10 @@ DROPPED = (
 # No bucket has such a name.
 CONTROL = "/_control"
 
-# error: S3's own, with `status` and `code`. reset: dropped before the storage sees it. lose: carried out, but
-# the reply is dropped. ignore: carried out as if the request's `header` were not there. truncate: dropped in the
-# middle of the reply. stall: late by `seconds`. kill and kill after: the process group `pid` is killed before or after
-# the storage has carried it out.
+# error: S3's own, with `status` and `code`; with status 200 of the object x among those to be removed. reset: dropped
+# before the storage sees it. lose: carried out, but the reply is dropped. ignore: carried out as if the request's
+# `header` were not there. truncate: dropped in the middle of the reply. stall: late by `seconds`. kill and kill after:
+# the process group `pid` is killed before or after the storage has carried it out.
 Action = Literal["error", "reset", "lose", "ignore", "truncate", "stall", "kill", "kill after"]
 
 
@@ -138,7 +138,9 @@ def make_app(endpoint: str) -> web.Application:
         noted = {"method": request.method, "path": request.path, "headers": headers}
         seen.append(noted | {"time": time.monotonic(), "fault": action})
         if fault and action == "error":
-            error = f"<Error><Code>{fault.code}</Code><Message>told to fail</Message></Error>"
+            error = f"<Error><Key>x</Key><Code>{fault.code}</Code><Message>told to fail</Message></Error>"
+            if fault.status == 200:
+                error = f"<DeleteResult>{error}</DeleteResult>"
             return web.Response(status=fault.status, text="" if request.method == "HEAD" else error)
         if fault and action == "stall":
             await asyncio.sleep(fault.seconds)

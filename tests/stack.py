@@ -142,6 +142,7 @@ def run_stack(folder: Path, model: ModelServer) -> Iterator[Stack]:
             stack.start_server()
             stack.do("deployments.prepare")
             stack.do("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+            pause_schedules()
             for worker in WORKERS:
                 stack.start_worker(worker)
             yield stack
@@ -162,6 +163,14 @@ def api_answers() -> bool:
     """Whether the server is up."""
     with get_client(sync_client=True) as client:
         return client.api_healthcheck() is None
+
+
+def pause_schedules() -> None:
+    """Have nothing run but what a test starts, also at the hours of the night and the week."""
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            for schedule in deployment.schedules:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=False)
 
 
 def read_runs(name: str) -> list[Any]:

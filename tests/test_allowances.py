@@ -40,6 +40,10 @@ def test_a_reset_is_read_in_every_form(text: str, seconds: float | None) -> None
     assert read_reset(text, NOW) == seconds
 
 
+def test_a_reset_without_a_zone_is_in_utc_wherever_the_machine_is(far_from_utc: None) -> None:
+    assert read_reset("2026-01-01T00:00:30", NOW) == 30
+
+
 @given(st.text(max_size=30))
 def test_a_reset_is_never_an_error_nor_longer_than_an_hour(text: str) -> None:
     seconds = read_reset(text, NOW)

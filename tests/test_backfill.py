@@ -137,13 +137,13 @@ def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pyt
     code = main(["backfill", "--start-date", "2026-11-02", "--end-date", "2026-11-01", *given])
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (2, 1)
-    assert "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them." in said
+    assert "error: --start-date 2026-11-02 is after --end-date 2026-11-01. Swap them." in said
 
 
 def test_the_demo_refuses_a_bad_range_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["backfill", "--start-date", "2026-11-02", "--end-date", "2026-11-01"])
     _, refused = capsys.readouterr().err.splitlines()  # the demo's line, and nothing that starts
-    assert (code, refused) == (2, "error: start_date 2026-11-02 is after end_date 2026-11-01. Swap them.")
+    assert (code, refused) == (2, "error: --start-date 2026-11-02 is after --end-date 2026-11-01. Swap them.")
 
 
 def test_what_days_may_spend_is_never_more_than_the_whole() -> None:

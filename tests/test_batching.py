@@ -7,6 +7,7 @@ import pytest
 from tasks.clients import storage
 from tasks.clients.budget import Budget
 from tasks.clients.outcome import CallFault, Reply
+from tasks.clients.patience import Patience
 from tasks.core.batching import ATTEMPTS, POLL_SECONDS, next_pause
 from tasks.core.errors import ModelError, StoppedError, StorageError
 from tests.batch_provider import COST, GOOD, HOUR, PRICE, Clock, Night, Provider, all_good, half, keys
@@ -16,6 +17,13 @@ from tests.batch_provider import COST, GOOD, HOUR, PRICE, Clock, Night, Provider
 def night(bucket: str, tmp_path: Path) -> Night:
     clock = Clock()
     return Night(Provider(clock), f"{bucket}/journal/recipe=r/batches/source-s", tmp_path, clock)
+
+
+def test_a_wait_is_as_long_as_it_should_be_when_the_clock_is_set_back() -> None:
+    slept: list[float] = []
+    patience = Patience(now=lambda: 1e9 - 3600 * len(slept), sleep=slept.append)
+    patience.wait(1.0)
+    assert sum(slept) == pytest.approx(1.0)
 
 
 def test_requests_go_in_plan_order_in_batches_of_a_size_and_come_back_in_any(night: Night) -> None:

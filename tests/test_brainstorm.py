@@ -13,7 +13,8 @@ from aiohttp import web
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.brainstorm import HANDED_ON, brainstorm, hand_on, place_brainstorm
+from flows.brainstorm import brainstorm
+from flows.order_lists import HANDED_ON, hand_on, place_brainstorm
 from flows.short_text_matching import generate_short_text_pairs
 from flows.stand_in import load_samples
 from flows.telling import call
@@ -29,12 +30,13 @@ from tasks.core.brainstorming import (
     brings_little,
     request_lists,
 )
-from tasks.core.errors import StorageError, UsageError
+from tasks.core.errors import RejectedError, StorageError, UsageError
 from tasks.core.layout import Layout
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.core.plans import Plan
 from tasks.open_model import open_model
+from tasks.progress import progress
 from tests.bucket import read_table
 from tests.model_server import ModelServer, answer, completion, good_text
 from tests.orders import ORDER
@@ -60,6 +62,7 @@ LISTS = {
     "null": None,
     "['a', {[1]: 2}]": None,
     "['a', b'b']": None,
+    "['a' 'b']": None,
     "['a', {1, 2}]": None,
 }
 
@@ -75,6 +78,7 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "a title is short": ("Given a book title, find its author.", []),
     "so is a headline of an article": ("Match the headline of an article with a second one.", []),
     "a language is no name": ("Match a word with its French translation.", []),
+    "nor is one of two scripts": ("Match an old Chinese proverb with its meaning.", []),
     "a number": (7, ["not_text"]),
     "a list": (["x"], ["not_text"]),
     "nothing": ("  ", ["empty"]),
@@ -85,6 +89,7 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "a summary": ("Given a long text, retrieve its best summary.", ["long_texts"]),
     "two things": ("Find a word and then list all its meanings.", ["several_things"]),
     "two sentences": ("Match a dish with a wine. The wine is dry.", ["several_things"]),
+    "an example": ("Given a dish (e.g. a soup), find a fitting wine.", []),
     "a year": ("Match a song of 1987 with its singer.", ["over_specific"]),
     "a name": ("Given a question about Napoleon, find the answer.", ["over_specific"]),
     "half a surrogate pair": ("Match a \ud83d tea with the biscuit that it suits.", ["mojibake"]),
@@ -150,6 +155,13 @@ def test_every_topic_comes_once_before_one_comes_again_with_another_persona() ->
     )
     assert {one.topic for one in request_lists(other, 0, 2)} == {"tea", "rain"}
     assert {one.key for one in request_lists(other, 0, 9)}.isdisjoint(one.key for one in lists)
+
+
+@pytest.mark.parametrize("topics", [1, 2, 4, 14, 29, 40])
+def test_a_topic_meets_every_persona_before_one_again(topics: int) -> None:
+    wish = dataclasses.replace(WISH, topics=tuple(f"topic {number}" for number in range(topics)))
+    lists = request_lists(wish, 0, topics * len(PERSONAS))
+    assert len({(one.topic, one.persona) for one in lists}) == len(lists)
 
 
 @pytest.mark.parametrize("changes", [{"model_name": ""}, {"destination": "gs://x/y"}, {"topics": ["tea", " "]}])
@@ -232,6 +244,14 @@ def test_descriptions_come_out_of_nothing_and_more_cost_only_the_difference(
     assert [row["task"] for row in rows_under(f"{bucket}/out/tasks")][:30] == [row["task"] for row in rows]
 
 
+def test_the_progress_of_a_brainstorming_is_the_descriptions_that_are_there(start: Start) -> None:
+    for wanted in (30, 45):
+        start(descriptions=wanted)
+        assert (progress.done, progress.total) == (wanted, wanted)
+    progress.total += 100
+    assert progress.done == 45
+
+
 def test_a_brainstorm_whose_lease_is_lost_asks_for_no_further_round_and_writes_nothing(
     start: Start, bucket: str, model_server: ModelServer
 ) -> None:
@@ -247,6 +267,19 @@ def test_a_brainstorm_whose_lease_is_lost_asks_for_no_further_round_and_writes_n
         gather_task_descriptions.fn(wish, model, check)
     assert len(model_server.prompts) == WISH.wanted // LIST_LENGTH, "one round"
     assert rows_under(f"{bucket}/out/tasks") == []
+
+
+def test_lists_that_an_earlier_try_of_the_step_has_paid_for_are_paid_by_the_run(
+    start: Start, bucket: str, model_server: ModelServer
+) -> None:
+    order = dataclasses.replace(
+        WISH.order, source=f"{bucket}/out/tasks", destination=f"{bucket}/out", api_base=model_server.api_base
+    )
+    wish = dataclasses.replace(WISH, order=order, wanted=30)
+    with disable_run_logger(), open_model(wish.order, Plan()) as model:
+        first, second = (gather_task_descriptions.fn(wish, model) for _ in range(2))
+    assert len(model_server.prompts) == first.paid > 0
+    assert (second.paid, second.cached, second.added) == (first.paid, 0, 30)
 
 
 def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: str, model_server: ModelServer) -> None:
@@ -323,9 +356,9 @@ def family(run_id: str) -> tuple[str, list[str]]:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "model_mix": {"model_mix": ["openai/y"]},
-    "fallback_models": {"fallback_models": [" "]},
-    "language_mix": {"language_mix": "paper", "languages": ["German"]},
+    "--model-mix": {"model_mix": ["openai/y"]},
+    "--fallback-models": {"fallback_models": [" "]},
+    "--language-mix": {"language_mix": "paper", "languages": ["German"]},
     "the batch API of": {"model_name": "anthropic/claude-haiku-4-5", "batch": True, "api_base": ""},
 }
 
@@ -350,3 +383,14 @@ def test_pairs_for_brainstormed_descriptions_in_one_flow(start: Start, bucket: s
     order = [row["task"] for row in rows_under(f"{bucket}/out/tasks")]
     assert sorted(found["task"].unique()) == sorted(order)
     assert family(report.run_id) == ("brainstorm", ["brainstorm", "short-text-matching"])
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [("no list", r"not_a_list \d+.* Read s3://.*/rejected-tasks/"), ("[]", "nothing was in them")]
+)
+def test_no_pairs_are_begun_where_no_list_brought_a_description(
+    start: Start, model_server: ModelServer, said: str, why: str
+) -> None:
+    model_server.default = answer(said)
+    with pytest.raises(RejectedError, match=rf"No task description came of \d+ lists \({why}"):
+        start(descriptions=5, then_generate=True)

@@ -61,6 +61,12 @@ def test_every_request_has_its_completion_in_order_and_in_the_journal() -> None:
     assert completions == [kept.completions[f"key {number}"] for number in range(100)]
 
 
+def test_no_more_calls_are_told_of_than_ever_were_in_flight() -> None:
+    with ModelClient(Attempts(Model(always(GOOD), 0.001), Kept(), 256)) as client:
+        client.complete([Request(f"key {number}", f"prompt {number}") for number in range(5)])
+        assert client.limit == 4, "the first goes alone"
+
+
 def test_equal_requests_in_flight_are_asked_once() -> None:
     model, kept = Model(always(GOOD), 0.05), Kept()
     with ModelClient(Attempts(model, kept, 8)) as client:
@@ -215,8 +221,9 @@ def test_a_budget_is_never_exceeded_and_nearly_used(concurrency: int) -> None:
 
 def test_a_budget_below_one_call_pays_for_none() -> None:
     model = Model(always(GOOD))
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError, match="Run again with a higher one") as caught:
         complete(model, Kept(), budget=Budget(worst() * 0.99, PRICE, 100))
+    assert "the same command" not in str(caught.value), "it would stop there again"
     assert model.calls == 0
     complete(model, Kept(), budget=Budget(worst() * 1.01, PRICE, 100))
     assert model.calls == 1
@@ -272,6 +279,14 @@ def test_a_shard_is_asked_for_whole_before_the_next_begins_and_their_ends_overla
         second = steps.submit(client.complete, shards[1])
         assert (len(first.result(LONG)), len(second.result(LONG))) == (20, 20)
     assert [prompt[0] for prompt in prompts] == ["0"] * 20 + ["1"] * 20
+
+
+def test_money_that_is_lent_when_all_is_over_is_taken_by_nobody() -> None:
+    budget = Budget(0.3, PRICE, 100)
+    with ModelClient(Attempts(Model(always(GOOD)), Kept(), 8, budget=budget)) as client:
+        client.borrow()
+    client.lend(1.0)
+    assert client.standing.ceiling == 0.0
 
 
 def test_no_requests_have_no_completions() -> None:

@@ -55,12 +55,21 @@ FITS = [
     (pl.Int32(), pl.Int64(), pl.Int64()),
     (pl.UInt64(), pl.Int64(), pl.Int64()),
     (pl.String(), pl.String(), pl.String()),
+    (pl.List(pl.Null), pl.List(pl.Int64), pl.List(pl.Int64)),
+    (pl.Struct({"a": pl.Null}), pl.Struct({"a": pl.Int64}), pl.Struct({"a": pl.Int64})),
+    (
+        pl.List(pl.Struct({"a": pl.Int64, "b": pl.List(pl.Null)})),
+        pl.List(pl.Struct({"a": pl.Float64, "b": pl.List(pl.String)})),
+        pl.List(pl.Struct({"a": pl.Float64, "b": pl.List(pl.String)})),
+    ),
 ]
 CLASHES = [
     (pl.String(), pl.Int64()),
     (pl.Float64(), pl.Int64()),
     (pl.Int64(), pl.String()),
     (pl.List(pl.Int64), pl.List(pl.String)),
+    (pl.Struct({"a": pl.Int64}), pl.Struct({"a": pl.Int64, "b": pl.Int64})),
+    (pl.Struct({"a": pl.Int64}), pl.Struct({"b": pl.Int64})),
 ]
 
 
@@ -70,6 +79,7 @@ def test_a_column_takes_the_type_it_is_published_with(
 ) -> None:
     known = {"x": published} if published is not None else {}
     assert fit_source_columns({"x": dtype}, known, "s3://b/pairs") == {"x": stored}
+    assert pl.Series([None], dtype=dtype).cast(stored).dtype == stored
 
 
 @pytest.mark.parametrize(("dtype", "published"), CLASHES)

@@ -1,18 +1,20 @@
 """The command line as its user meets it: one clear line for whatever is wrong."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import boto3
 import polars as pl
 import pytest
 
 from flows.demo import DESTINATION, alone
-from flows.order import STAND_IN
+from flows.order_models import STAND_IN
 from flows.run import main
 from flows.servers import ROOT, serve
 from tasks.clients import storage, table
@@ -131,12 +133,14 @@ BAD = {
     "share above one": Bad(2, ("less than or equal to 1",), {"--max-rejected-share": "1.5"}),
     "no such choice": Bad(2, ('"replace"', "redo"), {"--on-published": "replace"}),
     "no such day": Bad(2, ("2026-02-30", "YYYY-MM-DD"), {"--partition": "2026-02-30"}),
-    "no day": Bad(2, ("--partition",), {"--partition": "../x"}),
+    "no day": Bad(2, ("--partition. Write a day as YYYY-MM-DD.",), {"--partition": "../x"}),
     "wrong key": Bad(1, ("refuses the key", "Set the right API key"), world=refuse_key, calls=1),
     "wrong model": Bad(1, ("openai/x", "no such model or address", "--model-name"), world=know_no_model, calls=1),
     "no key": Bad(1, ("set OPENAI_API_KEY",), world=forget_key),
-    "unknown scheme": Bad(2, ("source is 'gs://bucket/x'", "s3://bucket/prefix"), {"--source": "gs://bucket/x"}),
-    "a path": Bad(2, ("destination is '/data/out'",), {"--destination": "/data/out"}),
+    "unknown scheme": Bad(
+        2, ("error: --source is 'gs://bucket/x'", "s3://bucket/prefix"), {"--source": "gs://bucket/x"}
+    ),
+    "a path": Bad(2, ("error: --destination is '/data/out'",), {"--destination": "/data/out"}),
     "no model": Bad(2, ("Missing: --model-name",), {"--model-name": None}),
     "only a destination": Bad(2, ("Missing: --source, --model-name",), {"--model-name": None, "--source": None}),
     "unknown provider": Bad(2, ("'nope/x'", "provider/model"), {"--model-name": "nope/x"}),
@@ -176,6 +180,17 @@ def test_an_endpoint_where_nothing_answers_is_one_clear_line(bench: Bench, capfd
     ]
 
 
+@pytest.mark.parametrize("command", ["export", "maintain"])
+def test_a_storage_is_asked_for_the_bucket_before_anything_is_tried_again_and_again(bench: Bench, command: str) -> None:
+    bench.monkeypatch.setenv("AWS_ENDPOINT_URL", bench.proxy.url)
+    bench.proxy.forget()
+    bench.proxy.fail(" ", 403, "AccessDenied")
+    assert main([command, "--destination", f"{bench.bucket}/out"]) == 1
+    (asked,) = bench.proxy.seen()
+    bench.proxy.forget()
+    assert (asked["method"], asked["path"].strip("/")) == ("GET", bench.bucket.removeprefix("s3://"))
+
+
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     line = [sys.executable, "-m", "flows.run", *arguments]
     return subprocess.run(line, check=False, cwd=ROOT, env=os.environ, capture_output=True, text=True)
@@ -204,6 +219,45 @@ def test_what_is_missing_is_named_with_the_help_that_explains_it(
 ) -> None:
     assert main(given) == 2
     assert capsys.readouterr().err == f"error: {LACKING[given]}\n"
+
+
+def test_tracebacks_change_neither_the_exit_code_nor_the_last_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    options = ["--source", "gs://bucket/tasks", "--destination", "s3://bucket/out", "--model-name", "openai/x"]
+    assert main(options) == 2
+    alone = capsys.readouterr().err
+    assert main([*options, "--debug"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith(alone)
+
+
+@pytest.mark.runs
+def test_of_two_first_runs_at_once_the_second_waits_until_the_database_of_the_first_is_made(tmp_path: Path) -> None:
+    starts = "from flows.servers import start_prefect_api\nserver = start_prefect_api()\nprint('begun', flush=True)\n"
+    waits = "input()\nserver.wait()\nprint('up', flush=True)\ninput()\nserver.child.kill()"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", starts + waits]
+    with (
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first,
+        (tmp_path / "pairmill.lock").open("wb") as second,
+    ):
+        assert first.stdin
+        assert first.stdout
+        assert first.stdout.readline() == "begun\n"
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first.stdin.write("\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "up\n"
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert (tmp_path / "pairmill.db").exists()
+        first.stdin.write("\n")
+        first.stdin.flush()
+        assert first.wait() == 0
 
 
 def test_a_second_demo_says_at_once_that_one_is_running(capsys: pytest.CaptureFixture[str]) -> None:

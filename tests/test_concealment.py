@@ -63,10 +63,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("runner", ["thread", "dask"])
+@pytest.mark.parametrize("runner", ["thread", pytest.param("dask", marks=pytest.mark.runs)])
 def test_an_error_of_a_library_brings_no_key_into_prefect(runner: str, prefect_api: str) -> None:
-    if runner == "dask":
-        pytest.importorskip("prefect_dask")
     environment = {
         **os.environ,
         **CANARIES,
@@ -93,6 +91,11 @@ def test_an_error_without_a_key_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.__traceback__ is not None
     with pytest.raises(ModelError, match=r"^refused \[OPENAI_API_KEY\]$"), keys_concealed():
         raise ModelError(f"refused {KEY}")
+
+
+def test_a_key_with_a_line_break_behind_it_is_concealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-0123456789\n")
+    assert conceal("Illegal header value b'Bearer sk-0123456789\\n'") == "Illegal header value b'Bearer [A_KEY]\\n'"
 
 
 def test_of_two_keys_that_begin_alike_no_part_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """One run on a cluster of two processes: the same rows, and nothing is paid twice or above the budget."""
 
+import logging
 import os
 import pickle
 import signal
@@ -14,10 +15,13 @@ from typing import Any
 import dask
 import distributed
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cluster import StepRunner
 from flows.run import main
 from flows.servers import ROOT
+from flows.short_text_matching import generate_short_text_pairs
+from flows.telling import call
 from tests.kills import kill_at
 from tests.model_server import error
 from tests.night import CONCURRENCY, Night
@@ -86,6 +90,21 @@ def test_two_processes_make_the_same_rows_as_one_and_pay_once(night: Night, nigh
 
 
 @pytest.mark.runs
+def test_the_process_that_leads_logs_the_lane_of_each_model(
+    night: Night, prefect_api: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in night.more.items():
+        monkeypatch.setenv(name, value)
+    options = {"model_name": "openai/x", "api_base": night.model_server.api_base, "model_mix": ["openai/y=0.5"]}
+    with temporary_settings({PREFECT_API_URL: prefect_api}), caplog.at_level(logging.INFO, logger="prefect"):
+        call(generate_short_text_pairs, source=night.source, destination=night.destination, **options)
+    # What the other processes log does not come here.
+    said = [record.getMessage() for record in caplog.records]
+    for name in ("openai/x", "openai/y"):
+        assert [line.startswith(f"{name}: fast lane: ") for line in said].count(True) == 1
+
+
+@pytest.mark.runs
 def test_the_budget_holds_over_all_processes_and_is_used_up(night: Night) -> None:
     run = night.start(*PRICE, "--max-cost-usd", "0.04")
     assert run.wait() == 1
@@ -151,6 +170,8 @@ def test_ctrl_c_stops_paying_at_once_and_the_same_command_goes_on(night: Night) 
     assert night.paid_twice() <= CONCURRENCY
 
 
+# So that what is left of ten sources takes minutes.
+SLOW_SECONDS = 2.0
 # With more calls than these, the other process has made some since one of two stood still after 20.
 GONE_ON = 20 + CONCURRENCY
 
@@ -232,15 +253,17 @@ def test_a_process_that_joins_takes_the_place_of_one_that_died_and_no_other(
             while len(night.model_server.prompts) < 5 * ROWS:
                 time.sleep(0.1)
             assert len(writers(night)) <= 2, "it has taken no place"
-            # Both have found how many calls they may make, so the one that is left makes no more of them.
-            night.model_server.held = True
+            # Both have found how many calls they may make, so the one that is left makes no more of them. It has
+            # the shards of the dead one, too, so some must come to their end before another is dealt.
+            night.model_server.latency_seconds = SLOW_SECONDS
             os.kill(dead, signal.SIGKILL)
             while night.model_server.in_flight > CONCURRENCY // 2:
                 time.sleep(0.1)
             while night.model_server.in_flight <= CONCURRENCY // 2:
+                assert len(night.model_server.prompts) < 10 * ROWS, "its place was not taken"
                 time.sleep(0.1)
             assert joined in client.run(os.getpid).values()
-            night.model_server.held = False
+            night.model_server.latency_seconds = 0.0
             assert run.wait() == 0, run.said
         finally:
             night.model_server.held = False
@@ -316,7 +339,7 @@ def test_a_flow_crosses_process_borders_with_its_runner() -> None:
 OPTIONS = ["--source", "s3://b/x", "--destination", "s3://b/y", "--model-name", "openai/x", "--dask-scheduler"]
 WRONG = {
     "nonsense": "Give the address of a scheduler, tcp://host:port, or how many processes",
-    "0": "Give the address of a scheduler",
+    "0": "--dask-scheduler (PAIRMILL_DASK_SCHEDULER) is '0'. Give the address",
     "tcp://127.0.0.1:9": "No Dask scheduler answers at tcp://127.0.0.1:9",
 }
 

@@ -42,6 +42,27 @@ def test_money_that_calls_in_flight_may_leave_over_is_waited_for() -> None:
     assert not is_spent(0.0, {})
 
 
+def wait_for(*asked: float) -> dict[str, Standing]:
+    return {str(number): Standing(asked=most, short=True, busy=True) for number, most in enumerate(asked)}
+
+
+def test_a_call_that_the_rest_buys_is_made_where_another_costs_more() -> None:
+    assert deal(0.5, wait_for(1.0, 0.1), IN_FLIGHT) == {"0": 0.0, "1": 0.5}
+
+
+@given(
+    asked=st.lists(st.integers(1, 9_999).map(lambda dollars: dollars * 1e-6), min_size=1, max_size=12),
+    calls=st.integers(0, 12),
+    spent=st.floats(0, 100),
+)
+def test_while_money_is_not_spent_somebody_who_waits_can_call(asked: list[float], calls: int, spent: float) -> None:
+    standings = wait_for(*asked) | {"done": Standing(ceiling=spent, spent=spent)}
+    money = spent + calls * asked[0]
+    dealt = deal(money, standings, IN_FLIGHT)
+    able = any(dealt[name] >= one.committed + one.asked for name, one in standings.items() if one.busy)
+    assert able != is_spent(money, standings)
+
+
 @given(
     money=st.floats(0, 2),
     steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["work", "rest", "call", "reply"])), max_size=60),

@@ -36,6 +36,29 @@ def run(checkout: Path, prefect_api: str, *command: str) -> "subprocess.Complete
     )
 
 
+# Ends with the second file that is removed.
+REPLACES = """
+import os, sys
+from pathlib import Path
+from flows.demo import replace_folder
+
+removed = []
+sys.addaudithook(lambda event, _: event == "os.remove" and (removed.append(event), len(removed) > 1 and os._exit(9)))
+replace_folder(Path("kept"), Path("new"))
+"""
+
+
+def test_a_demo_that_is_killed_while_it_saves_its_bucket_leaves_a_whole_one(tmp_path: Path) -> None:
+    for name in ("kept", "new"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            (tmp_path / name / f"{name}-{number}").touch()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", REPLACES], cwd=tmp_path, env=environment, check=False)
+    assert ended.returncode == 9
+    assert sorted(os.listdir(tmp_path / "kept")) == [f"new-{number}" for number in range(4)]
+
+
 @pytest.mark.runs
 def test_the_demo_says_what_the_readme_says_then_pays_for_nothing(checkout: Path, prefect_api: str) -> None:
     first = run(checkout, prefect_api, "-m", "flows.run")
@@ -57,3 +80,13 @@ def test_the_demo_says_what_the_readme_says_then_pays_for_nothing(checkout: Path
     assert "nothing to do" in second.stdout
     assert "No call was paid for" in second.stdout
     assert sorted(path.name for path in (checkout / ".demo").iterdir()) == ["bucket", "lock", "state"]
+
+
+@pytest.mark.runs
+def test_a_demo_that_fails_names_the_folder_that_keeps_what_its_error_speaks_of(
+    checkout: Path, prefect_api: str
+) -> None:
+    many = run(checkout, prefect_api, "-m", "flows.run", "--languages", "German", "--max-rejected-share", "0.01")
+    assert many.returncode == 1
+    (judged,) = re.findall(r"all rows in (\S+/judged/)", many.stderr)
+    assert list((checkout / judged).glob("*.parquet"))

@@ -22,6 +22,8 @@ from deployments.definitions import read_deployments, read_environment
 from deployments.serve import make_deployments
 from flows.backfill import PARTITION_DEPLOYMENT
 from flows.run import ENVIRONMENT
+from flows.servers import ROOT
+from flows.telling import name_run
 from tasks.core.errors import PairmillError, UsageError
 from tests.bucket import read_table
 from tests.stack import (
@@ -87,6 +89,12 @@ def test_a_backfill_finds_the_deployment_of_its_days_and_can_never_fill_the_pool
     assert {one["work_pool"]["name"] for one in deployments.values()} == {prepare.POOL}
 
 
+def test_every_run_is_named_after_its_deployment_and_day() -> None:
+    for one in read_deployments():
+        module, _, name = one["entrypoint"].rpartition(".")
+        assert getattr(import_module(module), name).flow_run_name is name_run, one["name"]
+
+
 def test_no_run_ends_with_a_lease_that_the_server_forgets_when_it_is_started_again() -> None:
     assert not [one["name"] for one in read_deployments() if "concurrency_limit" in one]
     assert not [one.name for one in make_deployments() if one.concurrency_limit]
@@ -99,6 +107,13 @@ def test_a_worker_sets_what_the_command_line_sets() -> None:
 def test_preparing_no_server_starts_none_and_says_what_to_set() -> None:
     with temporary_settings({PREFECT_API_URL: ""}), pytest.raises(UsageError, match="Set PREFECT_API_URL"):
         prepare.prepare()
+
+
+@pytest.mark.parametrize("then", ["train", "flow/that-is-not-there"])
+def test_a_deployment_that_is_none_is_named(prefect_api: str, then: str) -> None:
+    named = pytest.raises(UsageError, match=f"no deployment '{then}'")
+    with temporary_settings({PREFECT_API_URL: prefect_api}), named:
+        prepare.prepare(then=then)
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
@@ -125,6 +140,17 @@ def test_every_setting_of_prefect_that_is_given_is_one_that_it_has() -> None:
         [sys.executable, "-c", code], env={**os.environ, **ours}, capture_output=True, text=True, check=True
     )
     assert read.stdout.split() == ["True", "90"]
+
+
+def test_compose_hands_on_all_that_is_set_by_environment() -> None:
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    ours = {
+        name for one in ("setup", "worker") for name in services[one]["environment"] if name.startswith("PAIRMILL_")
+    }
+    readme = set(re.findall(r"PAIRMILL_[A-Z_]+", (ROOT / "README.md").read_text(encoding="utf-8")))
+    of_tests = {"PAIRMILL_KILLS", "PAIRMILL_KILLS_SEED", "PAIRMILL_LIVE_MODEL"}
+    # The image has a place for the state, which is a volume.
+    assert readme - of_tests - {"PAIRMILL_STATE"} == ours
 
 
 @pytest.mark.deployments
@@ -162,7 +188,7 @@ def test_a_schedule_publishes_the_day_before_and_the_run_says_so(stack: Stack) -
         assert isinstance(schedule.schedule, CronSchedule)
         assert schedule.schedule.cron == "0 2 * * *"
         client.update_deployment_schedule(
-            nightly.id, schedule.id, schedule=CronSchedule(cron="* * * * *", timezone="UTC")
+            nightly.id, schedule.id, active=True, schedule=CronSchedule(cron="* * * * *", timezone="UTC")
         )
 
         def look() -> Any:
@@ -202,7 +228,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened = browser.new_page(viewport={"width": 1280, "height": 900}, timezone_id="America/Los_Angeles")
         opened.set_default_timeout(60_000)
         yield opened
         opened.screenshot(path=tmp_path / "last.png")
@@ -214,7 +240,9 @@ def page(tmp_path: Path) -> Iterator[Any]:
 def test_a_person_backfills_two_days_in_the_browser_and_reads_what_they_brought(
     stack: Stack, page: Any, tmp_path: Path
 ) -> None:
-    month = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    # The days are those that were chosen, also on an evening in America, when they are the next ones in UTC.
+    page.clock.set_system_time("2026-08-15T20:00:00-07:00")
+    month = "2026-07"
     for day, rows in (("03", 12), ("04", 7)):
         stack.put_day(f"{month}-{day}", rows)
     page.goto(f"{stack.ui}/deployments")

@@ -129,3 +129,16 @@ def test_clear_english_is_english() -> None:
     clear = rows.filter(clearly_english(pl.col("folded"), split_words(pl.col("folded"))))
     assert set(clear["language"]) == {"English"}
     assert clear.height > 0.5 * rows.filter(language="English").height
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Find en god restaurant i centrum", "Vi skal have mad over hele ugen", "mat under hundre kroner i sentrum"),
+        *("we hebben over een week water", "Wir suchen im Home Office Team Work Life Balance"),
+        *("no time to die recensione", "first class a Dubai"),
+    ],
+)
+def test_a_text_of_another_language_with_words_of_english_is_not_clear(text: str) -> None:
+    rows = pl.DataFrame({"text": [text]}).with_columns(folded=fold(pl.col("text")))
+    assert not rows.select(clearly_english(pl.col("folded"), split_words(pl.col("folded")))).item()

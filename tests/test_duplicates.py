@@ -46,6 +46,37 @@ def test_the_later_of_two_like_pairs_is_found(name: str) -> None:
     assert found(second, FIRST) == ({1: kind} if kind else {})
 
 
+UNSPACED = ("附近安静的咖啡馆推荐", "适合写论文的小店，座位多")
+SECOND_UNSPACED = {
+    "a character left out": ("附近安静咖啡馆推荐", "near_duplicate"),
+    "a word of two replaced": ("附近便宜的咖啡馆推荐", "near_duplicate"),
+    "a word of two added": ("附近安静的小型咖啡馆推荐", "near_duplicate"),
+    "three characters replaced": ("附近安静的图书室推荐", None),
+    "two words replaced": ("城里便宜的咖啡馆推荐", None),
+}
+
+
+@pytest.mark.parametrize("name", list(SECOND_UNSPACED))
+def test_a_word_is_a_character_or_two_where_words_are_not_spaced(name: str) -> None:
+    text, kind = SECOND_UNSPACED[name]
+    assert found(UNSPACED, (text, UNSPACED[1])) == ({1: kind} if kind else {})
+    assert found((UNSPACED[1], text), UNSPACED[::-1]) == ({1: kind} if kind else {})
+
+
+def test_clauses_between_commas_are_no_words() -> None:
+    one, other = "可以停车，座位多，价格低，有插座", "可以停车，座位多，价格低，允许带宠物进店"
+    assert found((one, "咖啡馆"), (other, "咖啡馆")) == {}
+
+
+def test_two_characters_of_few_are_a_difference() -> None:
+    assert found(("北京的天气", "晴"), ("上海的天气", "晴")) == {}
+
+
+def test_letters_of_another_script_make_no_words_of_characters() -> None:
+    one, other = "what does 水 mean in Japan", "what does 水 mean in Korea"
+    assert found((one, "x y"), (other, "x y")) == {1: "near_duplicate"}
+
+
 @pytest.mark.parametrize(("words", "kind"), [(3, {}), (4, {1: "near_duplicate"})])
 def test_one_word_of_few_is_a_difference(words: int, kind: dict[int, str]) -> None:
     rest = ["red", "apple", "cake"][: words - 1]
@@ -75,6 +106,13 @@ def test_pairs_joined_by_shared_texts_are_one_group() -> None:
     assert ids[0] == ids[1] == ids[2] == min(rows["pair_key"][:3])
     assert ids[3] == ids[4] == min(rows["pair_key"][3:5])
     assert ids[5] is None
+
+
+def test_a_text_is_shared_in_whichever_place_it_stands() -> None:
+    rows = keyed(("a b", "c d"), ("c d", "e f"), ("g h", "a b"), ("i j", "j i"), ("k l", "m n")).collect()
+    groups = dict(find_groups(rows.lazy()).iter_rows())
+    ids = [groups.get(key) for key in rows["pair_key"]]
+    assert ids == [min(rows["pair_key"][:3])] * 3 + [None, None]
 
 
 @pytest.mark.parametrize(

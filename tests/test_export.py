@@ -73,10 +73,10 @@ def destination(bucket: str) -> str:
     return uri
 
 
-def add(destination: str, frame: pl.DataFrame) -> None:
+def add(destination: str, frame: pl.DataFrame, name: str = "pairs") -> None:
     partition = frame["partition"][0]
     what = table.Publish(partition=partition, run_id=partition, mark=partition, number=1)
-    table.publish(f"{destination}/pairs", frame.lazy(), what, overwrite=False)
+    table.publish(f"{destination}/{name}", frame.lazy(), what, overwrite=False)
 
 
 def export(destination: str, **changes: Any) -> ExportReport:
@@ -110,6 +110,17 @@ def test_pairs_has_exactly_anchor_and_positive_and_full_has_every_column(destina
     assert full.columns == [*pair_columns(("topic",)), "split"]
     assert pairs["anchor"].to_list() == full["input"].to_list()
     assert pairs["positive"].to_list() == full["positive_document"].to_list()
+
+
+def test_a_source_column_named_split_moves_no_row(bucket: str) -> None:
+    pairs = rows(FIRST, range(ROWS)).with_columns(split=pl.lit("train"))
+    add(f"{bucket}/out", pairs)
+    report = export(f"{bucket}/out")
+    assert sum(report.rows.values()) + sum(report.left_out.values()) == ROWS
+    options = access.object_store_options()
+    for split, count in report.rows.items():
+        read_back = pl.read_parquet(f"{report.uri}/full/{split}.parquet", storage_options=options)
+        assert read_back["split"].to_list() == ["train"] * count
 
 
 def test_a_duplicate_of_another_day_is_left_out_and_the_earliest_stays(destination: str) -> None:
@@ -195,10 +206,10 @@ def test_an_export_never_changes(destination: str) -> None:
     first = export(destination, export_version="one")
     listed = storage.list_objects(first.uri)
     assert export(destination, export_version="one") == first.model_copy(update={"exported": False})
-    with pytest.raises(UsageError, match="test_share"):
+    with pytest.raises(UsageError, match="--test-share"):
         export(destination, export_version="one", test_share=0.2)
     add(destination, rows("2026-01-03", range(2 * ROWS, 3 * ROWS)))
-    with pytest.raises(UsageError, match="pairs_version"):
+    with pytest.raises(UsageError, match="another version of the pairs;"):
         export(destination, export_version="one")
     assert storage.list_objects(first.uri) == listed
 
@@ -239,6 +250,22 @@ def test_the_card_is_valid_and_says_what_it_must(destination: str) -> None:
         assert said in body
 
 
+def test_a_request_that_two_days_have_judged_counts_once_by_what_came_of_it_last(destination: str) -> None:
+    reject(destination, FIRST, {2 * ROWS - 1: "empty", 2 * ROWS: "unparsable", 2 * ROWS + 1: "unparsable"})
+    # A redo of the second day has judged all three anew, and accepted the first of them.
+    reject(destination, SECOND, {2 * ROWS: "unparsable", 2 * ROWS + 1: "empty"})
+    report = export(destination)
+    assert report.rejected == {"empty": 1, "unparsable": 1}
+    assert report.judged == 2 * ROWS + 10 + 2
+    body = storage.read_bytes(f"{report.uri}/README.md").decode()
+    assert "Of 612 judged rows 2 were rejected" in body
+
+
+def reject(destination: str, partition: str, reasons: dict[int, str]) -> None:
+    rejected = rows(partition, range(min(reasons), max(reasons) + 1))
+    add(destination, rejected.with_columns(pl.Series("reasons", [[one] for one in reasons.values()])), "rejected")
+
+
 def test_the_card_lists_every_model_by_what_it_wrote(bucket: str) -> None:
     models = ["openai/x"] * 60 + ["anthropic/y"] * 240
     add(f"{bucket}/out", rows(FIRST, range(ROWS), model_name=models))
@@ -265,14 +292,23 @@ def test_nothing_published_is_one_clear_error(bucket: str) -> None:
     ("changes", "said"),
     [
         ({"from_day": "2026-02-01", "to_day": "2026-01-01"}, "after"),
+        ({"to_day": "2026-02-30"}, "--to-day is "),
         ({"validation_share": 0.5, "test_share": 0.5}, "nothing for train"),
-        ({"held_out": ["/tmp/x"]}, "held_out is"),
+        ({"held_out": ["/tmp/x"]}, "--held-out is"),
         ({"languages": ["Germn"]}, "German"),
     ],
 )
 def test_a_wrong_export_is_refused_before_anything_is_read(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         export("s3://bucket/out", **changes)
+
+
+def test_held_out_texts_that_the_environment_does_not_allow_are_named_by_their_own_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PAIRMILL_ALLOWED_SOURCES", "s3://other")
+    with pytest.raises(UsageError, match="--held-out is 's3://bucket/x', which PAIRMILL_ALLOWED_SOURCES"):
+        export("s3://bucket/out", held_out=["s3://bucket/x"])
 
 
 def test_datasets_reads_the_folder_and_the_s3_files(

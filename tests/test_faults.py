@@ -187,7 +187,7 @@ def test_an_address_where_nobody_answers_stops_the_run_at_the_first_calls(dialec
     # Nothing listens on the port of the discard service.
     lane = open_lane(Recipe(model_name=dialect.model_name), f"http://127.0.0.1:9{dialect.path}")
     with ModelClient(Attempts(lane.call, Kept(), IN_FLIGHT, backoff_seconds=0.01), close_call=lane.close) as model:
-        with pytest.raises(ModelError, match=r"No call reached the model .* Check --api-base"):
+        with pytest.raises(ModelError, match=r"No call reached the model .* Check the network, and --api-base"):
             model.complete([Request(f"p{number}", "p") for number in range(200)])
         assert ATTEMPTS - 1 <= model.attempts.retried < IN_FLIGHT * ATTEMPTS
     tally["faults injected"] += ATTEMPTS

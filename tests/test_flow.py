@@ -11,8 +11,9 @@ from aiohttp import web
 
 from flows.run import main
 from tasks.clients import access, frames, storage, table
+from tasks.core.features import PREPARED
 from tests.bucket import as_lines, lines, put, read_table
-from tests.model_server import ModelServer, answer, good_text
+from tests.model_server import ModelServer, answer, good, good_text
 
 Run = Callable[..., dict[str, Any]]
 
@@ -23,6 +24,7 @@ def run(bucket: str, model_server: ModelServer, prefect_api: str, capfd: pytest.
 
     def command(*options: str) -> dict[str, Any]:
         given = {"--source": f"{bucket}/tasks", "--destination": f"{bucket}/out", "--model-name": "openai/x"}
+        given["--partition"] = "2026-01-01"  # midnight may pass between two runs
         line = [part for pair in given.items() if pair[0] not in options for part in pair]
         code = main([*line, "--api-base", model_server.api_base, "--output", "json", *options])
         out, said = capfd.readouterr()
@@ -102,6 +104,30 @@ def test_a_source_column_with_a_name_of_ours_travels_beside_it(run: Run, bucket:
     assert row["run_id"] is not None
 
 
+def test_a_source_column_may_have_any_name_that_a_step_gives_one_of_its_own(
+    run: Run, bucket: str, model_server: ModelServer
+) -> None:
+    named = {name for step in PREPARED for name in step}
+    named |= {"number", "missing", "pairs", "spent", "planned", "reason", "asked", "found", "first", "judged_key"}
+    own = dict.fromkeys(named | {"problem", "row", "shard", "split", "source.row"}, 3)
+    put(bucket, "tasks/a.jsonl", as_lines({"task": f"match thing {row} with its name", **own} for row in range(2)))
+    model_server.script("thing 1 ", [answer("no json"), answer("no json"), good])
+    options = ("--fallback-models", "openai/y", "--max-attempts-per-pair")
+    first = run(*options, "2")
+    assert (first["accepted"], first["rejected"], first["shortfall"]) == (1, 2, 1)
+    second = run(*options, "3")
+    assert (second["requests"], second["accepted"], second["already_rejected"]) == (1, 1, 2)
+    assert read(bucket).select(*own).rows() == [tuple(own.values())] * 2
+    assert read(bucket, "rejected").select(*own).rows() == [tuple(own.values())] * 2
+
+
+@pytest.mark.parametrize("body", ["task,id\n", ""])
+def test_a_source_without_a_row_is_nothing_to_do(run: Run, bucket: str, body: str) -> None:
+    put(bucket, "tasks/a.csv", body)
+    report = run()
+    assert (report["descriptions"], report["requests"], report["published"]) == (0, 0, False)
+
+
 def test_odd_names_of_columns_and_of_a_destination_survive(run: Run, bucket: str) -> None:
     odd = {"my column": 1, "a,b;c": 2, "größe": 3, "a.b": 4, "x=y": {"z z": 5}}
     put(bucket, "tasks/a.jsonl", as_lines([{"task": "match one", **odd}]))
@@ -163,6 +189,23 @@ def test_a_day_reads_its_own_source_and_says_when_that_has_changed(run: Run, buc
     storage.delete_prefix(f"{bucket}/days/2026-01-01/b.jsonl")
     gone = run(*source, "--partition", "2026-01-01")
     assert gone["source_changes"] == [f"gone: {bucket}/days/2026-01-01/b.jsonl"]
+
+
+@pytest.mark.runs
+def test_a_redo_of_a_day_that_other_days_serve_leaves_no_rows_of_it(run: Run, bucket: str) -> None:
+    first, second = (("--source", f"{bucket}/{day}", "--partition", day) for day in ("2026-01-01", "2026-01-02"))
+    put(bucket, "2026-01-01/a.jsonl", lines(3))
+    put(bucket, "2026-01-02/a.jsonl", lines(4, "other "))
+    run(*first)
+    run(*second)
+    put(bucket, "2026-01-02/a.jsonl", lines(3))
+    report = run(*second, "--on-published", "redo", "--limit", "3")
+    assert (report["published"], read(bucket).height) == (False, 7)
+    report = run(*second, "--on-published", "redo")
+    assert (report["published"], report["already_served"], report["accepted"]) == (True, 3, 0)
+    assert pl.read_parquet(report["files"], storage_options=access.object_store_options()).height == 0
+    assert set(read(bucket)["partition"]) == {"2026-01-01"}
+    assert run(*second, "--on-published", "redo")["published"] is False
 
 
 @pytest.mark.runs

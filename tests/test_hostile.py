@@ -1,5 +1,6 @@
 """Whole runs beside each other, over a broken network, on a full disk and without permission."""
 
+import json
 import os
 import signal
 import time
@@ -7,13 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 
+from flows.servers import serve
+from tasks.clients.storage import list_folder, read_bytes
+from tasks.events import PUBLISHED
 from tests.kills import kill_at
 from tests.model_server import answer, good_text, read_prompt
 from tests.night import CONCURRENCY, DAY, Night
-from tests.s3_proxy import Action
+from tests.s3_proxy import Action, S3Proxy
 from tests.tally import tally
 from tests.zygote import SHORT_LEASE_SECONDS, Run
 
@@ -21,6 +26,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 ROWS = 80
 OTHER_DAY = "2026-11-02"
+# Longer than any library tries by itself to reach one that refuses connections.
+OUTAGE_SECONDS = 10.0
 
 
 def check_whole(night: Night, rows: int = ROWS, again: int = 0) -> None:
@@ -118,6 +125,33 @@ def test_what_a_dead_run_has_claimed_is_made_by_the_next(night: Night) -> None:
     check_whole(night, again=CONCURRENCY)
 
 
+def test_a_run_that_is_killed_before_its_report_gets_report_and_event_from_the_next(
+    night: Night, prefect_api: str
+) -> None:
+    night = replace(night, lease_seconds=SHORT_LEASE_SECONDS)
+    night.proxy.fault(f"PUT {night.place}/runs/", "kill", times=1, pid=(run := night.start()).pid)
+    assert run.wait() == -signal.SIGKILL
+    night.proxy.forget()
+    assert night.finish()["requests"] == 0
+    tally["faults injected"] += 1
+    check_whole(night)
+    reports = [read_json(item.uri) for item in list_folder(f"{night.destination}/runs") if item.uri.endswith(".json")]
+    (dead,) = [report for report in reports if report["published"]]
+    assert (dead["accepted"], dead["rejected"], len(reports)) == (night.rows("pairs").height, ROWS // 10, 2)
+    asked = {"filter": {"event": {"name": [PUBLISHED]}}}
+    while True:
+        events = httpx.post(f"{prefect_api}/events/filter", json=asked).json()["events"]
+        if found := [one["payload"] for one in events if one["payload"]["run_id"] == dead["run_id"]]:
+            break
+        time.sleep(0.2)
+    assert [payload["files"] for payload in found] == [dead["files"]]
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(read_bytes(uri))
+    return found
+
+
 LOST_REPLIES = {
     "the lease of the source": "PUT {place}/staging/source-",
     "a plan": "/plan/",
@@ -158,6 +192,21 @@ def test_a_scan_that_fails_for_good_is_tried_again_by_its_step(night: Night) -> 
     night.proxy.fault("/judged/", "reset", skip=2, times=18)
     night.finish()
     tally["faults injected"] += sum(seen["fault"] == "reset" for seen in night.proxy.seen())
+    check_whole(night)
+
+
+def test_a_storage_that_is_away_for_some_seconds_is_waited_for(night: Night, s3_endpoint: str) -> None:
+    night.model_server.held = True
+    with serve("tests.s3_proxy", "{port}", s3_endpoint) as server:
+        server.wait()
+        run = replace(night, proxy=S3Proxy(server.url), lease_seconds=120.0).start()
+        while not night.model_server.prompts:
+            time.sleep(0.05)
+    night.model_server.held = False
+    time.sleep(OUTAGE_SECONDS)
+    with serve("tests.s3_proxy", str(server.port), s3_endpoint):
+        assert run.wait() == 0, run.said
+    tally["faults injected"] += 1
     check_whole(night)
 
 

@@ -1,8 +1,13 @@
+import fcntl
 import itertools
 import json
 import subprocess
 import sys
+import threading
+import time
 import uuid
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import polars as pl
 import pytest
 
 from flows.servers import ROOT
+from tasks.clients import frames
 from tasks.clients.journal import Journal
 from tasks.clients.leftovers import upload_leftovers
 from tasks.clients.lookup import find_segments, keep_earliest, look_up
@@ -122,6 +128,66 @@ def test_a_bucket_that_does_not_answer_loses_nothing(
     with Journal(uri, tmp_path) as again:
         assert find(uri)["request_key"].to_list() == ["plain"]
     assert again.lost is None
+
+
+def test_a_local_file_that_cannot_be_read_is_told_of_and_ends_no_uploads(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    with Journal(uri, tmp_path, segment_seconds=0.1) as record:
+        record.append("plain", completion())
+        (broken,) = tmp_path.iterdir()
+        kept = broken.rename(tmp_path / "kept")
+        broken.mkdir()
+        while record.lost is None:
+            time.sleep(0.01)
+        assert str(broken) in str(record.lost)
+        broken.rmdir()
+        kept.rename(broken)
+        while not find_segments(uri):
+            time.sleep(0.01)
+    assert record.lost is None
+    assert find(uri)["request_key"].to_list() == ["plain"]
+
+
+def test_a_flush_waits_for_who_reads_its_file(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/journal/recipe=r"
+    with ThreadPoolExecutor(1) as pool, Journal(uri, tmp_path, segment_seconds=3600) as record:
+        record.append("plain", completion())
+        (path,) = tmp_path.iterdir()
+        with path.open("r+b") as other:
+            record._close_file()
+            fcntl.flock(other, fcntl.LOCK_EX)
+            flushing = pool.submit(record.flush)
+            with pytest.raises(TimeoutError):
+                flushing.result(0.5)
+        flushing.result()
+        assert find(uri)["request_key"].to_list() == ["plain"]
+
+
+def test_a_flush_does_not_wait_for_the_file_that_is_written_meanwhile(bucket: str, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def write() -> int:
+        for number in itertools.count():
+            if over.is_set():
+                return number
+            record.append(f"key {number}", completion())
+        raise AssertionError
+
+    uri = f"{bucket}/journal/recipe=r"
+    with ThreadPoolExecutor(2) as pool, Journal(uri, tmp_path, segment_seconds=3600) as record:
+        writing = pool.submit(write)
+        flushing = pool.submit(lambda: deque(map(Journal.flush, [record] * 20), maxlen=0))
+        try:
+            flushing.result(120)
+        finally:
+            over.set()
+            # What the flush would wait for, so that the test ends.
+            with record._lock:
+                record._close_file()
+            # All it writes is written before the journal is closed.
+            written = writing.result(120)
+    assert frames.scan_frames(find_segments(uri)).select(pl.len()).collect().item() == written
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_upload_of_a_file_finds_itself(bucket: str, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_no_language_at_all_is_refused() -> None:
     [
         *(("German", "German"), (" german ", "German"), ("DE", "German"), ("de-AT", "German"), ("de_CH", "German")),
         *(("zh", "Chinese (Simplified)"), ("zh-Hant", "Chinese (Traditional)"), ("zh_TW", "Chinese (Traditional)")),
+        *(("zh-Hant-TW", "Chinese (Traditional)"), ("zh_MO", "Chinese (Traditional)"), ("sr-Latn-RS", "Serbian")),
+        *(("hi-Latn", "Hindi Romanized"), ("Chinese-Traditional", None), ("Kurdish_Sorani", None)),
         *(("hi_rom", "Hindi Romanized"), ("nb", "Norwegian"), ("Germn", None), ("", None), ("xx", None)),
     ],
 )

@@ -8,7 +8,7 @@ from tasks.core.layout import Layout, check_partition, check_uri, split_uri
     "uri", ["s3://bucket/prefix", "s3://bucket/a/b.jsonl", "s3://my-bucket.x/ü b", "s3://bucket/a+b=c&(d)@'e'"]
 )
 def test_an_s3_uri_is_taken_as_it_is(uri: str) -> None:
-    assert check_uri(uri, "source") == uri
+    assert check_uri(uri, "--source") == uri
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_an_s3_uri_is_taken_as_it_is(uri: str) -> None:
 )
 def test_any_other_uri_is_refused_by_its_parameters_name(uri: str) -> None:
     with pytest.raises(UsageError, match="source is"):
-        check_uri(uri, "source")
+        check_uri(uri, "--source")
 
 
 def test_a_trailing_slash_changes_nothing() -> None:
-    assert check_uri("s3://bucket/x/", "source") == "s3://bucket/x"
+    assert check_uri("s3://bucket/x/", "--source") == "s3://bucket/x"
     assert split_uri("s3://bucket/x/y") == ("bucket", "x/y")
 
 

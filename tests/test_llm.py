@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tasks.clients import llm
-from tasks.clients.outcome import CallFault, Reply, classify, parse_retry_after
+from tasks.clients.faults import classify, parse_retry_after
+from tasks.clients.outcome import CallFault, Reply
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.prompts import RESPONSE_SCHEMA
 from tasks.core.requests import Recipe
@@ -58,6 +59,15 @@ def test_the_model_is_asked_for_without_its_provider(model_server: ModelServer) 
 def test_the_key_of_the_environment_is_sent(model_server: ModelServer) -> None:
     ask(model_server)
     assert model_server.keys == ["Bearer test-key"]
+
+
+@pytest.mark.parametrize("key", ["test-key\n", " test-key"])
+def test_a_key_that_cannot_be_sent_is_found_before_a_request(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is mounted from a file often ends in a line break."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ModelError, match="OPENAI_API_KEY has a space or a line break") as caught:
+        llm.connect(Recipe(model_name=PRICED), "")
+    assert "test-key" not in str(caught.value)
 
 
 @pytest.mark.parametrize("model_name", [PRICED, "hosted_vllm/some-model"])
@@ -206,6 +216,38 @@ def test_an_exception_of_an_unknown_kind_is_transient() -> None:
     assert classify(RuntimeError(), PRICED).kind == "transient"
 
 
+class SaidError(Exception):
+    """What litellm makes of an answer: its status and text."""
+
+    def __init__(self, status: int, text: str, **headers: str) -> None:
+        super().__init__(text)
+        self.status_code, self.litellm_response_headers = status, {"date": "today", **headers}
+
+
+@pytest.mark.parametrize(
+    ("status", "billed"), [(408, True), (502, True), (504, True), (524, True), (500, False), (503, False), (529, False)]
+)
+def test_a_call_that_a_gateway_lost_sight_of_may_be_billed(status: int, billed: bool) -> None:
+    assert classify(SaidError(status, "it failed"), PRICED).billed == billed
+
+
+QUOTA = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "seconds"),
+    [
+        (f"{QUOTA} * Quota exceeded for metric: requests, limit: 15\nPlease retry in 23.5s.", "throttled", 23.5),
+        (f"{QUOTA} Please retry in 5h2m1.5s.", "throttled", 3600.0),
+        (QUOTA, "fatal", None),
+    ],
+)
+def test_a_quota_that_is_renewed_soon_is_a_rate_limit(text: str, kind: str, seconds: float | None) -> None:
+    """Gemini says the same of a minute's limit as OpenAI of an account without credit, but for the wait."""
+    fault = classify(SaidError(429, text), PRICED)
+    assert (fault.kind, fault.retry_after) == (kind, seconds)
+
+
 NESTED = '{"error":' + '{"a":' * 5000 + "1" + "}" * 5001
 
 
@@ -237,6 +279,8 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "3"}, 3.0),
     ({"retry-after": " 2.5 "}, 2.5),
     ({"retry-after": "0"}, 0.0),
+    ({"retry-after": "7, 9"}, 7.0),
+    ({"retry-after-ms": "1500, 9"}, 1.5),
     ({"retry-after-ms": "250"}, 0.25),
     ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
     ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
@@ -259,3 +303,8 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
 @pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER, ids=str)
 def test_retry_after_is_read_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
     assert parse_retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize("date", ["Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37 -0000"])
+def test_an_http_date_without_a_zone_is_in_utc_wherever_the_machine_is(far_from_utc: None, date: str) -> None:
+    assert parse_retry_after({"retry-after": date}, 784_111_777 - 90) == 90

@@ -1,5 +1,6 @@
 """Several models in one run, over HTTP: shares, and what fallbacks take over."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -93,6 +94,15 @@ def test_each_model_of_a_mix_writes_its_share_and_the_same_again_costs_nothing(
     # With one model alone it is another order: only what that model did not write is asked for.
     alone = run(pairs_per_task=2, on_published="redo")
     assert (alone.cached, alone.paid) == (found[A], found[B])
+
+
+@pytest.mark.runs
+def test_the_lane_of_each_model_is_in_the_log_of_its_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="prefect")
+    run(model_mix=[f"{B}=0.4"])
+    said = [record.getMessage() for record in caplog.records]
+    for name in (A, B):
+        assert [line.startswith(f"{name}: fast lane: ") for line in said].count(True) == 1
 
 
 FAULTS: dict[str, tuple[Behaviour, str]] = {

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from flows.demo import DESTINATION
-from flows.order import STAND_IN, check_model_fits, default_partition, place_order
+from flows.order import default_partition, place_order
+from flows.order_models import STAND_IN, check_model_fits
 from tasks.core.errors import UsageError
 
 GIVEN: dict[str, Any] = {
@@ -56,8 +57,8 @@ def test_the_default_partition_is_a_complete_day_in_utc(source: str, start: date
         ({"source": ""}, "Missing: --source."),
         ({"source": " ", "destination": ""}, "Missing: --source, --destination."),
         ({"model_name": ""}, "Missing: --model-name."),
-        ({"destination": "gs://bucket/out"}, "destination is 'gs://bucket/out'"),
-        ({"source": "https://host/tasks"}, "source is 'https://host/tasks'"),
+        ({"destination": "gs://bucket/out"}, "--destination is 'gs://bucket/out'"),
+        ({"source": "https://host/tasks"}, "--source is 'https://host/tasks'"),
         ({"partition": "2026-02-30"}, "YYYY-MM-DD"),
         ({"languages": ["Klingon"]}, "Unknown language"),
         ({"model_name": f"openai/{STAND_IN}"}, "is no model"),

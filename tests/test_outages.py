@@ -15,7 +15,7 @@ from prefect.events import emit_event
 
 from deployments import automations, prepare
 from deployments.definitions import read_deployments
-from tasks.publicise import PUBLISHED
+from tasks.events import PUBLISHED
 from tests.stack import WORKERS, Stack, ended_run, read_runs, start_partition, wait_for
 
 pytestmark = [pytest.mark.deployments, pytest.mark.timeout(1200)]

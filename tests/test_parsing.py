@@ -21,10 +21,20 @@ REPLIES = [
     ("`````", "unparsable"),
     ("```\n```", "unparsable"),
     (f"<think>{{}} hm</think>\n{PAIR}", "unwrapped"),
+    (f"So I write {PAIR}.\n</think>\n\n```json\n{PAIR}\n```", "unwrapped"),
+    (f"[THINK]{{}}[/THINK]{PAIR}", "unwrapped"),
+    (f"[{PAIR}]", "unwrapped"),
+    (f"[{PAIR}, {PAIR}]", "wrong_shape"),
+    (PAIR.replace("one text", "</think>"), "strict"),
     (f"\ufeff{PAIR}", "unwrapped"),
     (f"Here it is: {PAIR} Enjoy.", "embedded"),
     (PAIR.replace("}", ",}"), "trailing_comma"),
     (PAIR.replace('"', "'"), "python_literal"),
+    (PAIR.replace("one text", "don\\'t"), "python_literal"),
+    (PAIR.replace("one text", 'what is "" for').replace("}", ",}"), "unparsable"),
+    (PAIR.replace("one text", 'what is "" for'), "unparsable"),
+    ("{'input': 'it''s', 'positive_document': 'b'}", "unparsable"),
+    ("{'input': '\\pi', 'positive_document': 'b'}", "unparsable"),
     (PAIR[:-5], "unparsable"),
     (f"{PAIR}\n{PAIR}", "unparsable"),
     ('{"input": "a", "input": "b", "positive_document": "c"}', "unparsable"),
@@ -48,7 +58,16 @@ def test_a_reply_is_read_by_the_first_rung_that_holds_or_not_at_all(reply: str, 
 
 
 # Each took longer than anybody waits, for other threads too.
-@pytest.mark.parametrize("reply", ["```" + "\n" * 300_000, "```json\n" + " \n" * 300_000 + "``", ", " * 300_000])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```" + "\n" * 300_000,
+        "```json\n" + " \n" * 300_000 + "``",
+        ", " * 300_000,
+        "x" + "\n" * 300_000 + "x",
+        "<think" * 100_000,
+    ],
+)
 def test_a_reply_of_mostly_nothing_is_read_as_fast_as_any(reply: str) -> None:
     assert parse_pair(reply).problem == "unparsable"
     assert parse_list(reply) is None

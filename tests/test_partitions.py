@@ -12,9 +12,14 @@ import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelling, Completed, Failed
 
-from tasks.partitions import _cancel, run_on_deployment
+from tasks.clients import storage
+from tasks.core.layout import Layout
+from tasks.core.report import RunReport
+from tasks.partitions import _cancel, _day_report, _start, run_on_deployment
+from tests.orders import report_figures
+from tests.s3_proxy import S3Proxy
 
 DAYS = ["2026-11-01", "2026-11-02", "2026-11-03"]
 
@@ -91,3 +96,77 @@ def test_a_run_that_cannot_be_cancelled_is_named_and_the_others_are_cancelled(de
         assert [f"partition-{DAYS[0]}" in line for line in said] == [True], said
         states = [client.read_flow_run(runs[day]).state for day in DAYS[1:]]
         assert {state.name for state in states if state} <= {"Cancelling", "Cancelled"}
+
+
+def test_the_figures_of_a_day_are_found_under_a_destination_with_a_slash_at_its_end(bucket: str) -> None:
+    report = RunReport(**report_figures(accepted=8, cost_usd=0.25))
+    storage.write_bytes(Layout(f"{bucket}/out").report("run-1"), report.model_dump_json().encode())
+    day = _day_report(DAYS[0], "run-1", Completed(), {"destination": f"{bucket}/out/"})
+    assert (day.accepted, day.cost_usd) == (8, 0.25)
+
+
+def test_a_day_whose_report_another_version_wrote_has_ended_as_its_run_has(bucket: str) -> None:
+    storage.write_bytes(Layout(f"{bucket}/out").report("run-1"), b'{"accepted": 8}')
+    day = _day_report(DAYS[0], "run-1", Completed(), {"destination": f"{bucket}/out"})
+    assert (day.done, day.accepted) == (True, None)
+
+
+def test_a_day_whose_report_cannot_be_read_has_ended_as_its_run_has(
+    bucket: str, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    s3_proxy.fail("runs/run-1.json", 403, "AccessDenied")
+    day = _day_report(DAYS[0], "run-1", Completed(), {"destination": f"{bucket}/out"})
+    assert (day.done, day.accepted) == (True, None)
+
+
+def test_a_day_that_is_being_cancelled_is_started_anew_by_a_retry(deployment: str) -> None:
+    started = []
+
+    @flow(retries=1)
+    def backfill() -> None:
+        started.append(_start(deployment, DAYS[0], {"destination": "s3://bucket/out", "max_cost_usd": 0.0}).id)
+        if len(started) == 1:
+            with get_client(sync_client=True) as client:
+                # Of a worker whose process nobody ends.
+                client.update_flow_run(started[0], infrastructure_pid="gone:1")
+                client.set_flow_run_state(started[0], Cancelling(), force=True)
+                assert client.read_flow_run(started[0]).state_name == "Cancelling"
+            raise RuntimeError
+
+    run: Any = backfill
+    run()
+    assert started[0] != started[1]
+
+
+@pytest.mark.runs
+def test_a_day_that_an_earlier_retry_has_finished_is_not_started_anew(deployment: str, bucket: str) -> None:
+    attempts = []
+
+    @flow(retries=2)
+    def backfill() -> list[str]:
+        done = run_on_deployment(deployment, DAYS[:1], {"destination": f"{bucket}/out", "max_cost_usd": 0.0}, 1)
+        attempts.append([day.run_id for day in done])
+        if len(attempts) < 3:
+            raise RuntimeError
+        return attempts[-1]
+
+    def settle() -> None:
+        """Fail the day's first run, and complete every other."""
+        seen = set[UUID]()
+        while len(attempts) < 3:
+            with get_client(sync_client=True) as client:
+                wanted = client.read_deployment_by_name(deployment).id
+                for run in client.read_flow_runs():
+                    if run.deployment_id == wanted and run.id not in seen:
+                        client.set_flow_run_state(run.id, Completed() if seen else Failed(), force=True)
+                        seen.add(run.id)
+            time.sleep(0.5)
+
+    helper = threading.Thread(target=settle)
+    helper.start()
+    run: Any = backfill
+    run()
+    helper.join()
+    first, second, third = attempts
+    assert first != second == third

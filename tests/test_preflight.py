@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +14,14 @@ from tasks.clients.journal import Journal
 from tasks.clients.lease import hold_lease
 from tasks.clients.leftovers import local_folder
 from tasks.core.columns import COMPLETIONS
-from tasks.core.estimate import Estimate
+from tasks.core.estimate import Estimate, Part, TokensPerCall, estimate
 from tasks.core.layout import Layout
+from tasks.core.plans import Plan
 from tasks.core.prompts import build_prompt
-from tasks.core.requests import Recipe, hash_descriptions, request_keys
+from tasks.core.requests import MOST_CHARACTERS, OnPublished, Recipe, hash_descriptions, request_keys
 from tests.bucket import as_lines, put
 from tests.model_server import ModelServer, error
+from tests.orders import ORDER
 from tests.s3_proxy import S3Proxy
 
 ROWS = 30
@@ -34,6 +37,12 @@ def given(bucket: str, model_server: ModelServer) -> list[str]:
         *("--source", f"{bucket}/tasks", "--destination", f"{bucket}/out"),
         *("--model-name", "openai/x", "--api-base", model_server.api_base),
     ]
+
+
+@pytest.mark.parametrize(("on_published", "most"), [("add", 22), ("redo", 2)])
+def test_a_redo_pays_for_no_other_try(on_published: OnPublished, most: int) -> None:
+    order = dataclasses.replace(ORDER, on_published=on_published)
+    assert estimate(order, Plan(requests=10), cached=8, parts=[]).calls_most == most
 
 
 def keys_of(bucket: str) -> set[str]:
@@ -96,6 +105,14 @@ def test_a_dry_run_counts_all_and_neither_pays_nor_writes(
     expected = [given * 1e-6 + made * 1e-5 for given, made in ((low, 20 * ROWS), (high, 100 * ROWS))]
     assert found["cost_usd"] == pytest.approx(expected)
     assert found["would_publish"]
+
+
+def test_a_dry_run_counts_the_words_that_later_samples_have_more(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, one = ask(capsys, [*given, "--dry-run"])
+    _, three = ask(capsys, [*given, "--dry-run", "--pairs-per-task", "3"])
+    assert three["input_tokens"][0] > 1.1 * 3 * one["input_tokens"][0]
 
 
 def test_an_unknown_price_is_no_cost(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +194,7 @@ def test_a_check_tries_every_model_and_a_dry_run_counts_each(
 BROKEN = {
     "key": ([], error(401), {"model"}, "refuses the key"),
     "model": ([], error(404), {"model"}, "no such model"),
+    "address": (["--api-base", "http://127.0.0.1:9/v1"], None, {"model"}, "Check the network, and --api-base"),
     "source": (["--source", "{bucket}/nothing"], None, {"source"}, "No task descriptions"),
     "bucket": (
         ["--destination", "s3://no-such-bucket/x"],
@@ -198,6 +216,15 @@ def test_a_check_names_the_part_that_does_not_work(
     assert (code, found["ok"]) == (1, False)
     assert {part["name"] for part in found["parts"] if not part["ok"]} == failed
     assert any(said in part["said"] for part in found["parts"])
+
+
+def test_a_check_asks_no_more_of_a_storage_that_does_not_answer(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    code, found = ask(capsys, [*given, "--check"])
+    assert (code, [(part["name"], part["ok"]) for part in found["parts"]]) == (1, [("source", False), ("model", True)])
+    assert "Nothing answers at http://127.0.0.1:9" in found["parts"][0]["said"]
 
 
 @pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
@@ -247,6 +274,14 @@ def test_only_what_pays_is_rehearsed(capsys: pytest.CaptureFixture[str]) -> None
     assert "are for what pays" in capsys.readouterr().err
 
 
+def test_a_check_and_a_dry_run_at_once_are_refused(
+    given: list[str], model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*given, "--check", "--dry-run"]) == 2
+    assert "Give one of them" in capsys.readouterr().err
+    assert model_server.prompts == []
+
+
 DAYS = ["--start-date", "2026-01-01", "--end-date", "2026-01-03"]
 
 
@@ -294,6 +329,23 @@ def test_what_else_pays_is_checked_part_by_part(
     assert (code, found["ok"], len(found["parts"]), len(model_server.prompts)) == (0, True, parts, 1)
 
 
+def test_a_check_of_lists_and_their_pairs_tries_every_model_of_both(
+    given: list[str], model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "brainstorm",
+        *given[2:],
+        "--then-generate",
+        "--model-mix",
+        "openai/y=0.5",
+        "--fallback-models",
+        "openai/z",
+    ]
+    code, found = ask(capsys, [*options, "--check"])
+    assert (code, found["ok"]) == (0, True)
+    assert [sent["model"] for sent in model_server.bodies] == ["x", "y", "z"]
+
+
 def test_a_dry_run_counts_rejected_rows_as_rows_not_as_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
     figures: dict[str, Any] = dict.fromkeys(("source", "destination", "model_name", "tokens_from", "price_from"), "")
     counts: dict[str, Any] = {
@@ -321,3 +373,52 @@ def test_a_dry_run_counts_rejected_rows_as_rows_not_as_descriptions(capsys: pyte
     )
     show_estimate(found)
     assert "58 rows rejected before" in capsys.readouterr().out
+
+
+def test_what_needs_no_call_costs_nothing_whatever_the_price() -> None:
+    per_call = TokensPerCall((0, 0), (0, 0), "nowhere")
+    costs = [
+        estimate(ORDER, Plan(requests=calls), cached=0, parts=[Part("x", calls, per_call, None, "nowhere")]).cost_usd
+        for calls in (0, 1)
+    ]
+    assert costs == [(0.0, 0.0), None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "publishes"),
+    [({}, False), ({"on_published": "redo"}, True), ({"on_published": "redo", "limit": 1}, False)],
+)
+def test_a_redo_of_what_other_days_serve_publishes_a_day_without_rows(changes: dict[str, Any], publishes: bool) -> None:
+    order = dataclasses.replace(ORDER, **changes)
+    assert estimate(order, Plan(descriptions=3), cached=0, parts=[]).would_publish is publishes
+
+
+def test_a_brainstorming_that_has_enough_costs_nothing_whatever_the_price(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["brainstorm", *given[2:], "--descriptions", str(ROWS), "--dry-run"]
+    _, found = ask(capsys, [one.replace("/out", "") for one in options])
+    assert (found["calls"], found["cost_usd"]) == ([0, 0], [0.0, 0.0])
+
+
+def test_a_dry_run_says_how_many_descriptions_are_too_long(
+    given: list[str], bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(bucket, "tasks/b.jsonl", as_lines([{"task": "a" * (MOST_CHARACTERS + 1)}]))
+    found = ask(capsys, [*given, "--dry-run"])[1]
+    assert (found["descriptions"], found["too_long"], found["blank"]) == (ROWS, 1, 1)
+    assert main([*given, "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 too long" in said
+    assert "more than 10,000 characters: 1." in said
+
+
+def test_a_dry_run_names_the_languages_that_it_does_not_know(
+    given: list[str], bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(bucket, "tasks/b.jsonl", as_lines({"task": f"b{row}", "language": ["de", "Klingon"][row]} for row in range(2)))
+    assert ask(capsys, [*given, "--dry-run"])[1]["unknown_languages"] == {"Klingon": 1}
+    assert main([*given, "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 in unknown languages" in said
+    assert "not known: 'Klingon' (1)." in said

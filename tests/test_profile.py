@@ -213,6 +213,14 @@ def test_texts_carry_the_language_and_direction_that_their_letters_need() -> Non
         assert f'dir="auto" lang="{code}">one {name}<' in page
 
 
+def test_a_page_of_nothing_judged_shows_no_share_of_it() -> None:
+    nothing = {"requests": 0, "judged": 0, "accepted": 0, "rejected": 0, "reasons": {}, "by_language": {}}
+    page = report_page(RunReport(**report_figures(**nothing)))
+    assert "nothing to do" in page
+    assert "% of 0" not in page
+    assert 'class="split"' not in page
+
+
 def test_no_control_character_is_in_the_page_and_every_text_keeps_its_direction_to_itself() -> None:
     hostile, arabic = "a\x1b[2J\x07\x9b\u202e\u2066b", "\u0645\u0637\u0627\u0628\u0642\u0629"
     report = full_report()
@@ -252,7 +260,13 @@ def test_variations_of_a_few_rows_each_are_not_shown() -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "share", "length"),
-    [({10: 0.5, 20: 0.5}, 0.5, 11), ({10: 0.5, 20: 0.5}, 0.51, 21), ({10: 0.4, 12: 0.2, 14: 0.4}, 0.95, 15)],
+    [
+        ({10: 0.5, 20: 0.5}, 0.5, 11),
+        ({10: 0.5, 20: 0.5}, 0.51, 21),
+        ({10: 0.4, 12: 0.2, 14: 0.4}, 0.95, 15),
+        # Of the first three the sum is a little less than 0.8.
+        ({2: 0.3, 4: 0.4, 6: 0.1, 8: 0.2}, 0.8, 7),
+    ],
 )
 def test_a_percentile_is_the_length_that_a_share_of_texts_does_not_exceed(
     lengths: dict[int, float], share: float, length: int
@@ -288,3 +302,11 @@ def test_a_report_of_nothing_has_a_page_too() -> None:
 def test_a_profile_survives_json() -> None:
     profile = profile_rows(judged(GOOD))
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_both_reports_name_what_was_left_out_for_its_length_or_language_or_to_another_run() -> None:
+    some = RunReport(**report_figures(unknown_languages={"Klingon": 2}, too_long=7, claimed=5))
+    none = RunReport(**report_figures())
+    for write in (report_page, report_markdown):
+        assert all(said in write(some) for said in ("Klingon", "Too long", "Left to another run at work"))
+        assert not any(said in write(none) for said in ("unknown languages", "Too long", "Left to another run"))

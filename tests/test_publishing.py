@@ -10,13 +10,14 @@ import pytest
 
 from tasks.clients import publishing, storage, table
 from tasks.clients.holdings import check_quota
-from tasks.clients.lease import Lease, find_fresh, find_owner, find_renewed, hold_lease
+from tasks.clients.lease import TERM_SECONDS, Lease, find_fresh, find_owner, find_renewed, hold_lease
 from tasks.clients.table import Publish
 from tasks.core.errors import StorageError
 from tasks.core.layout import Layout
 from tasks.core.requests import hash_descriptions
 from tests.bucket import read_table
 from tests.orders import ORDER
+from tests.s3_proxy import S3Proxy
 
 DAY, OTHER_DAY = "2026-11-01", "2026-11-02"
 TERM = 0.4
@@ -120,6 +121,31 @@ def test_a_dead_owners_lease_is_taken_over_after_one_term_and_not_before(bucket:
         dead.check()
     dead.release()
     assert storage.find_bytes(uri) is not None, "it is another's now"
+
+
+def test_a_takeover_whose_reply_was_lost_holds_the_lease(
+    bucket: str, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    now = 0.0
+    dead, other = (Lease(f"{bucket}/lease", name, TERM, lambda: now) for name in ("dead", "second"))
+    assert dead.take()
+    assert not other.take()
+    now += 2 * TERM
+    s3_proxy.fault("PUT", "lose", skip=1, times=1)
+    assert other.take()
+    assert find_owner(f"{bucket}/lease") == "second"
+
+
+@pytest.mark.faults
+def test_a_renewal_that_is_never_answered_costs_no_lease(
+    bucket: str, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    with hold_lease(f"{bucket}/lease", "ours") as lease:
+        s3_proxy.fault("PUT", "stall", times=1, seconds=3 * TERM_SECONDS)
+        time.sleep(1.3 * TERM_SECONDS)
+        lease.check()
 
 
 def test_leases_of_the_living_are_told_from_those_of_the_dead(bucket: str) -> None:

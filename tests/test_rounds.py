@@ -11,10 +11,12 @@ import pytest
 from aiohttp import web
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.reports import show_summary
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call
 from tasks.core.columns import TEXTS
 from tasks.core.report import RunReport
+from tasks.core.requests import MOST_CHARACTERS
 from tests.bucket import as_lines, lines, put, read_table
 from tests.model_server import ModelServer, answer, completion, good_text
 
@@ -194,6 +196,29 @@ def test_a_language_of_the_source_wins_and_an_unknown_one_is_counted(
         *(("one", "French"), ("one", "German"), ("two", "English")),
     ]
     assert (run().already_served, run().paid) == (3, 0)
+
+
+def test_a_description_that_is_too_long_is_left_out_counted_and_named(
+    run: Run, bucket: str, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = "match " * (MOST_CHARACTERS // 6) + "a" * (MOST_CHARACTERS % 6)
+    rows = [longest, f"  {longest}\t", "ö" * MOST_CHARACTERS, f"{longest}s", "word " * 200_000, " "]
+    put(bucket, "tasks/a.jsonl", as_lines({"task": task} for task in rows))
+    report = run()
+    assert (report.descriptions, report.too_long, report.repeated, report.blank) == (2, 2, 1, 1)
+    assert sorted(map(len, read_table(f"{bucket}/out/pairs")["task"])) == [MOST_CHARACTERS, MOST_CHARACTERS]
+    assert max(map(len, model_server.prompts)) < 2 * MOST_CHARACTERS
+    show_summary(report)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 too long" in said
+    assert "more than 10,000 characters: 2." in said
+
+
+def test_a_source_of_nothing_but_documents_stops_the_run(run: Run, bucket: str, model_server: ModelServer) -> None:
+    put(bucket, "tasks/a.jsonl", as_lines({"task": text * MOST_CHARACTERS} for text in ("a ", "b ", " ")))
+    with pytest.raises(Exception, match=r"Every task description of the source \(2\) has more than 10,000 characters"):
+        run()
+    assert model_server.prompts == []
 
 
 def test_a_source_without_a_known_language_stops_the_run(run: Run, bucket: str, model_server: ModelServer) -> None:

@@ -75,6 +75,11 @@ def test_a_row_is_rejected_for_its_reason(reason: str) -> None:
         ("Japanese", "駅までの道", "北口への案内図"),
         ("Thai", "ร้านอาหารใกล้ฉัน", "ครัวริมแม่น้ำ"),
         ("Hindi", "सुबह की सैर के लिए", "शहर का सबसे शांत बाग"),
+        ("Korean", "비 오는 날", "우산이 필요한 흐린 하루"),
+        ("Amharic", "ዛሬ ዜና", "የዕለቱ አዳዲስ ክስተቶች"),
+        ("English", "What does the <b> tag do?", "it makes letters heavier"),
+        ("English", "the <input> element of a page", "a box in which a visitor types"),
+        ("English", "2**3 + 2**4 in Python", "twenty-four, by adding two powers"),
     ],
 )
 def test_a_right_pair_has_no_reason(language: str, one: str, other: str) -> None:
@@ -138,7 +143,65 @@ def test_texts_that_share_most_words_or_characters_are_too_easy(
     assert ("too_similar" in found) == easy
 
 
-@pytest.mark.parametrize("text", ["...", "Placeholder text", "Example input 3", "XXXX of YYYY", "N/A", "[Insert text]"])
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("Japanese", "がぎぐげごばびぶべぼ"), ("Arabic", "الْحَمْدُ لِلَّهِ رَبِّ"), ("English", "so glad for us ❤️❤️❤️❤️❤️❤️❤️❤️❤️")],
+)
+def test_marks_that_letters_bear_are_of_no_other_script(language: str, text: str) -> None:
+    assert "doubtful_language" not in judged({"language": language, "input": text, "positive_document": text})["flags"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("I'm sorry, I can't assist with that.", True),
+        ("I’m sorry, but I can’t help with your request.", True),
+        ("I am not able to help you with this.", True),
+        ("Sorry, I can't assist.", True),
+        ("I cannot fulfill this request.", True),
+        ("I can't create content that promotes hate", True),
+        ("As an AI, I cannot have a favourite dish", True),
+        ("I can't help falling in love with you", False),
+        ("I can't create a new account on your website", False),
+        ("I can't provide proof of address, what now?", False),
+        ("Sorry, but I can't make it to dinner tonight", False),
+        ("As an AI model trainer, where do I find work?", False),
+    ],
+)
+def test_a_refusal_is_told_from_somebody_who_cannot_do_something_else(text: str, refused: bool) -> None:
+    assert ("refused" in reasons(input=text)) == refused
+
+
+def test_the_same_words_in_another_order_are_identical() -> None:
+    assert "identical" in reasons(input="golden retriever", positive_document="Retriever, golden")
+    assert "identical" not in reasons(input="!?!?!?!?", positive_document="... ...")
+
+
+def test_an_escape_that_was_escaped_is_told() -> None:
+    assert "mojibake" in reasons(input="caf\\u00e9 by the sea")
+
+
+@pytest.mark.parametrize("text", ["a <b>bold</b> claim", "one line<br>and two", "<p>a paragraph", "a **bold** claim"])
+def test_a_text_that_is_marked_up_is_no_plain_one(text: str) -> None:
+    assert "markup" in reasons(input=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "...",
+            "Placeholder text",
+            "Example input 3",
+            "XXXX of YYYY",
+            "N/A",
+            "[Insert text]",
+            "Dear [Name], thank you",
+        ),
+        *("the text to be matched", "The text that correctly matches it.", "Input: best hiking boots"),
+        *("positive_document: waterproof boots", "<input>", "<text to be matched>"),
+    ],
+)
 def test_a_placeholder_is_known_in_any_case_of_letters(text: str) -> None:
     assert "placeholder" in reasons(input=text)
 

@@ -19,28 +19,28 @@ from tasks.clients.concealment import conceal
 from tasks.clients.outcome import CallFault
 from tasks.clients.storage_errors import translate_error
 from tasks.core.errors import UsageError
+from tests.bucket import everything
 from tests.model_server import ModelServer, answer, error
 from tests.night import Night
 from tests.s3_proxy import S3Proxy
-from tests.test_maintain import everything
 from tests.zygote import Run
 
 ALLOWED = {
-    "the prefix itself": ("source", "s3://bucket/tasks", True),
-    "below it": ("source", "s3://bucket/tasks/day", True),
-    "beside it": ("source", "s3://bucket/tasks-of-others", False),
-    "above it": ("source", "s3://bucket", False),
-    "another bucket": ("destination", "s3://other/tasks", False),
-    "the second of the list": ("destination", "s3://second", True),
-    "a server": ("api_base", "http://vllm.internal:8000/v1", True),
-    "another port": ("api_base", "http://vllm.internal:8001/v1", False),
-    "another scheme": ("api_base", "https://vllm.internal:8000/v1", False),
-    "a longer host": ("api_base", "http://vllm.internal:8000.example.com/v1", False),
-    "a dot behind the host": ("api_base", "http://vllm.internal.:8000/v1", False),
-    "a user before the host": ("api_base", "http://user@vllm.internal:8000/v1", False),
-    "the host as a user": ("api_base", "http://vllm.internal:8000@evil.example/v1", False),
-    "another path": ("api_base", "http://vllm.internal:8000/v11", False),
-    "a host in other letters": ("api_base", "http://VLLM.internal:8000/v1/", True),
+    "the prefix itself": ("--source", "s3://bucket/tasks", True),
+    "below it": ("--source", "s3://bucket/tasks/day", True),
+    "beside it": ("--source", "s3://bucket/tasks-of-others", False),
+    "above it": ("--source", "s3://bucket", False),
+    "another bucket": ("--destination", "s3://other/tasks", False),
+    "the second of the list": ("--destination", "s3://second", True),
+    "a server": ("--api-base", "http://vllm.internal:8000/v1", True),
+    "another port": ("--api-base", "http://vllm.internal:8001/v1", False),
+    "another scheme": ("--api-base", "https://vllm.internal:8000/v1", False),
+    "a longer host": ("--api-base", "http://vllm.internal:8000.example.com/v1", False),
+    "a dot behind the host": ("--api-base", "http://vllm.internal.:8000/v1", False),
+    "a user before the host": ("--api-base", "http://user@vllm.internal:8000/v1", False),
+    "the host as a user": ("--api-base", "http://vllm.internal:8000@evil.example/v1", False),
+    "another path": ("--api-base", "http://vllm.internal:8000/v11", False),
+    "a host in other letters": ("--api-base", "http://VLLM.internal:8000/v1/", True),
 }
 
 
@@ -48,20 +48,20 @@ ALLOWED = {
 def test_a_listed_prefix_allows_what_lies_at_or_under_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in VARIABLES.values():
         monkeypatch.setenv(variable, "s3://bucket/tasks/, s3://second http://vllm.internal:8000/v1")
-    parameter, uri, allowed = ALLOWED[name]
+    option, uri, allowed = ALLOWED[name]
     if allowed:
-        assert check_allowed(parameter, uri) == uri
+        assert check_allowed(option, uri) == uri
     else:
-        with pytest.raises(UsageError, match=VARIABLES[parameter]):
-            check_allowed(parameter, uri)
+        with pytest.raises(UsageError, match=VARIABLES[option]):
+            check_allowed(option, uri)
 
 
-@pytest.mark.parametrize("parameter", list(VARIABLES))
-def test_an_empty_list_allows_nothing_and_none_allows_all(parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_allowed(parameter, "s3://any/thing") == "s3://any/thing"
-    monkeypatch.setenv(VARIABLES[parameter], "")
+@pytest.mark.parametrize("option", list(VARIABLES))
+def test_an_empty_list_allows_nothing_and_none_allows_all(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_allowed(option, "s3://any/thing") == "s3://any/thing"
+    monkeypatch.setenv(VARIABLES[option], "")
     with pytest.raises(UsageError):
-        check_allowed(parameter, "s3://any/thing")
+        check_allowed(option, "s3://any/thing")
 
 
 @pytest.mark.parametrize("api_base", ["", "http://127.0.0.1:8000/v1", "https://gateway.example/openai/v1/"])
@@ -87,7 +87,7 @@ def test_a_plain_address_is_taken(api_base: str) -> None:
     ],
 )
 def test_an_address_with_a_key_or_a_trick_in_it_is_refused(api_base: str) -> None:
-    with pytest.raises(UsageError, match="api_base must be"):
+    with pytest.raises(UsageError, match="--api-base must be"):
         check_api_base(api_base)
 
 

@@ -8,7 +8,7 @@ from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
 from flows import stand_in, stand_in_batches
-from flows.order import STAND_IN
+from flows.order_models import STAND_IN
 from flows.stand_in import SPOILED, load_samples, make_app
 from tasks.core.languages import LANGUAGES
 from tasks.core.parsing import parse_pair

@@ -3,17 +3,25 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from flows.run import main
+from flows.servers import ROOT
 from tasks.clients import storage
+from tasks.core.columns import TEXTS
+from tasks.hold_source import hold_source
+from tasks.stop import stop
 from tests.bucket import lines, put
-from tests.model_server import Behaviour, ModelServer, answer, error
+from tests.model_server import Behaviour, ModelServer, answer, error, good_text
 from tests.night import CONCURRENCY, Night
+from tests.orders import ORDER
 
 # A reply costs $0.0006 of 200 and 40 tokens.
 PRICE = ["--input-cost-per-token", "0.000001", "--output-cost-per-token", "0.00001"]
@@ -81,6 +89,9 @@ SPOILED: dict[str, Behaviour] = {
     "unparsable": answer("no json"),
     "refused": answer(None),
     "bad_request": error(400),
+    "empty": answer(json.dumps(dict.fromkeys(TEXTS, ""))),
+    "identical": answer(json.dumps(dict.fromkeys(TEXTS, "the harbour of an old town"))),
+    "duplicate": answer(good_text("whatever was asked for")),
 }
 
 
@@ -93,7 +104,16 @@ def test_fifty_rejections_for_one_reason_at_the_start_stop_the_run(
     assert code == 1
     assert f"each of the first 50 requests came to nothing for one reason, {reason}" in said
     assert "--limit 20" in said
-    assert 50 <= len(model_server.prompts) <= 54
+    assert 50 <= len(model_server.prompts) <= 55
+
+
+@pytest.mark.runs
+def test_a_model_that_knows_one_of_several_languages_alone_stops_nothing_and_one_that_lacks_the_only_one_does(
+    given: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    several = [*given, "--max-rejected-share", "1", "--max-attempts-per-pair", "1", "--languages"]
+    assert run([*several, "Thai"], capfd)[2].count("for one reason, wrong_language") == 1
+    assert run([*several, "Thai", "Swahili", "--seed", "43"], capfd)[0] == 0
 
 
 @pytest.mark.faults
@@ -119,3 +139,70 @@ def test_a_second_ctrl_c_ends_at_once_and_what_was_paid_for_stays_on_this_machin
     night.finish()
     assert night.check_rows(60) == (0, 0)
     assert night.paid_twice() <= CONCURRENCY
+
+
+# A signal that arrives in a finaliser, whose exceptions Python ignores.
+LOST = """
+import os, signal, sys, types
+from flows import commands, run
+from tasks.stop import stop
+
+class Closing:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.{signal})
+
+def wait(**_):
+    Closing()
+    stop.check()
+
+waiting = types.ModuleType("waiting")
+waiting.check = wait
+sys.modules["waiting"] = waiting
+before = commands.COMMANDS["maintain"]
+commands.COMMANDS["maintain"] = commands.Command(before.flow, "waiting:check", before.show)
+sys.exit(run.main(["maintain", "--destination", "s3://bucket/out"]))
+"""
+
+
+# A flow whose parameters' check is stopped while pydantic writes a model, as Prefect does all the time.
+STOPPED_IN_PYDANTIC = """
+import os, signal, sys, types
+from pydantic import BaseModel, model_serializer
+from flows import commands, run
+
+class Slow(BaseModel):
+    @model_serializer
+    def write(self) -> str:
+        os.kill(os.getpid(), signal.{signal})
+        return ""
+
+stopped = types.ModuleType("stopped")
+stopped.check = lambda **_: Slow().model_dump_json()
+sys.modules["stopped"] = stopped
+before = commands.COMMANDS["maintain"]
+commands.COMMANDS["maintain"] = commands.Command(before.flow, "stopped:check", before.show)
+sys.exit(run.main(["maintain", "--destination", "s3://bucket/out"]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "said"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
+@pytest.mark.parametrize("script", [LOST, STOPPED_IN_PYDANTIC])
+def test_a_signal_that_arrives_where_its_exception_is_lost_is_told_as_what_it_is(
+    script: str, name: str, code: int, said: str
+) -> None:
+    command = [sys.executable, "-c", script.replace("{signal}", name)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert f"error: Stopped by {said}. What was paid for is kept" in ended.stderr, ended.stderr
+    assert ended.returncode == code
+
+
+def test_a_run_hears_of_a_stop_whose_exception_was_lost(bucket: str) -> None:
+    order = replace(ORDER, source=f"{bucket}/tasks", destination=f"{bucket}/out")
+    with hold_source(order) as check:
+        check()
+        stop.by = "Ctrl-C"
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                check()
+        finally:
+            stop.by = ""

@@ -1,7 +1,8 @@
 import errno
 import json
-import math
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import boto3
 import polars as pl
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
 from s3fs.errors import translate_boto_error
 
 from tasks.clients import access, frames, storage, storage_errors, table
@@ -110,18 +112,39 @@ def test_missing_credentials_say_what_to_set(name: str, value: str, said: str, m
     assert said in str(caught.value)
 
 
-CREDENTIALS = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "S", "SessionToken": "token-%s"}'
+def hands_out(path: Path, valid: timedelta) -> str:
+    """Write a process that hands out another token each time, and notes that; return the profile's lines for it."""
+    until = datetime.now(UTC) + valid
+    path.write_text(
+        f"#!/bin/sh\necho x >> {path}.asked\nprintf '"
+        '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "S", "SessionToken": "token-%s", '
+        f""""Expiration": "{until.isoformat()}"}}' $$\n"""
+    )
+    path.chmod(0o700)
+    return f"credential_process = {path}\nregion = us-east-1"
+
+
+def test_a_role_that_is_refused_is_told_of(profile: Callable[[str], None], proxy: S3Proxy, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token")
+    role = f"role_arn = arn:aws:iam::123456789012:role/night\nweb_identity_token_file = {tmp_path / 'token'}"
+    profile(f"{role}\nregion = us-east-1")
+    proxy.fail("POST /", 403, "AccessDenied")
+    with pytest.raises(StorageError, match="cannot be resolved: An error occurred"):
+        access.object_store_options()
+
+
+def test_what_gives_access_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
+    shown = repr(access.resolve_access())
+    assert ("a-secret" in shown, "a-token" in shown) == (False, False)
 
 
 def test_every_operation_takes_up_the_credentials_of_its_moment(
-    profile: Callable[[str], None], bucket: str, proxy: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    profile: Callable[[str], None], bucket: str, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    """The profile's process hands out another token each time, as an expiring role does."""
-    monkeypatch.setattr(access, "FRESH_SECONDS", 1e-6)
-    process = tmp_path / "process"
-    process.write_text(f"#!/bin/sh\nprintf '{CREDENTIALS}' $$\n")
-    process.chmod(0o700)
-    profile(f"credential_process = {process}\nregion = us-east-1")
+    """The role's last credentials are always about to expire."""
+    profile(hands_out(tmp_path / "process", timedelta(minutes=5)))
     frames.write_frame(ROWS, f"{bucket}/a.parquet")
     storage.write_bytes(f"{bucket}/a", b"a")
     table.publish(f"{bucket}/table", ROWS.lazy(), Publish("2026-01-01", "r", "r", 1), overwrite=False)
@@ -136,16 +159,12 @@ def test_every_operation_takes_up_the_credentials_of_its_moment(
         before |= tokens
 
 
-def test_a_role_is_asked_once_for_operations_of_one_moment_and_a_changed_key_counts_at_once(
-    profile: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_role_is_asked_again_when_its_credentials_expire_and_a_changed_key_counts_at_once(
+    profile: Callable[[str], None], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(access, "FRESH_SECONDS", math.inf)
-    process, asked = tmp_path / "process", tmp_path / "asked"
-    process.write_text(f"#!/bin/sh\necho x >> {asked}\nprintf '{CREDENTIALS}' $$\n")
-    process.chmod(0o700)
-    profile(f"credential_process = {process}\nregion = us-east-1")
+    profile(hands_out(tmp_path / "process", timedelta(hours=6)))
     assert {access.resolve_access().key for _ in range(3)} == {"AKID"}
-    assert asked.read_text() == "x\n"
+    assert (tmp_path / "process.asked").read_text() == "x\n"
     profile("aws_access_key_id = OTHER\naws_secret_access_key = S\nregion = us-east-1")
     assert access.resolve_access().key == "OTHER"
 
@@ -172,6 +191,13 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
         storage.list_objects("s3://no-such-bucket/x")
     with pytest.raises(StorageError, match="There is no bucket 'no-such-bucket'"):
         storage.require_bucket("s3://no-such-bucket/x")
+
+
+def test_an_address_that_knows_no_bucket_is_to_be_checked(bucket: str, proxy: S3Proxy) -> None:
+    """As a server that is no storage answers."""
+    proxy.fail(" ", 404, "404")
+    with pytest.raises(StorageError, match=r"There is no bucket 'test-.* Check the name and endpoint"):
+        storage.list_objects(f"{bucket}/x")
 
 
 def test_an_object_that_is_not_there_is_named(bucket: str) -> None:
@@ -207,6 +233,7 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
     "by deltalake": (OSError(DELTA + "503 Service Unavailable"), True, "status code 503 Service Unavailable. What"),
     "read": (ReadTimeoutError(endpoint_url="http://x"), True, "The storage failed"),
     "dropped": (ConnectionResetError("reset by peer"), True, "reset by peer"),
+    "garbled": (ResponseParserError("Unable to parse response"), True, "The storage failed"),
     "other": (answered(400, "InvalidArgument"), False, "why"),
     "disk": (OSError(28, "No space left on device"), False, "No space left on device. Make room"),
     "disk by polars": (pl.exceptions.ComputeError("IO error: full (os error 28)"), False, "is full: IO error"),
@@ -222,8 +249,10 @@ RAISED: dict[str, tuple[Exception, bool, str]] = {
     "access by s3fs": (translate_boto_error(answered(403, "AccessDenied")), False, "(AccessDenied)"),
     "access by deltalake": (OSError(DELTA + "403 Forbidden"), False, "refuses access"),
     "token": (answered(400, "ExpiredToken"), False, "refuses access"),
-    "silent": (EndpointConnectionError(endpoint_url="http://x"), False, "Nothing answers at"),
-    "silent by deltalake": (OSError("error sending request: Connection refused"), False, "Nothing answers at"),
+    "certificate": (OSError("error sending request: invalid peer certificate: UnknownIssuer"), False, "SSL_CERT_FILE"),
+    "certificate by deltalake": (OSError(DELTA + "invalid peer certificate"), False, "does not trust the certificate"),
+    "silent": (EndpointConnectionError(endpoint_url="http://x"), True, "Nothing answers at"),
+    "silent by deltalake": (OSError("error sending request: Connection refused"), True, "Nothing answers at"),
 }
 
 
@@ -255,6 +284,31 @@ def test_an_object_is_replaced_only_while_it_is_the_one_that_was_seen(bucket: st
     assert storage.read_bytes(uri) == b"2"
 
 
+@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict")])
+def test_a_conditional_write_that_is_refused_in_whatever_words_has_not_taken_place(
+    status: int, code: str, bucket: str, proxy: S3Proxy
+) -> None:
+    """Storages differ in what they say beside the code, and AWS has a code for two writers at one moment."""
+    uri = f"{bucket}/once"
+    storage.write_bytes(uri, b"1")
+    proxy.fail("PUT", status, code)
+    assert not storage.create_bytes(uri, b"2")
+    assert not storage.create_bytes(f"{bucket}/none", b"2")
+    assert not storage.replace_bytes(uri, b"2", storage.list_objects(uri)[0].etag)
+
+
+def test_a_bucket_that_is_not_there_takes_no_conditional_write(bucket: str) -> None:
+    with pytest.raises(StorageError, match="There is no bucket 'none-"):
+        storage.create_bytes(f"{bucket.replace('test', 'none')}/x", b"1")
+
+
+def test_an_answer_that_always_ends_early_is_a_hiccup_of_the_storage(bucket: str, proxy: S3Proxy) -> None:
+    storage.write_bytes(f"{bucket}/a", b"some bytes")
+    proxy.fault("GET", "truncate")
+    with pytest.raises(TransientStorageError, match=f"The storage failed on {bucket}/a"):
+        storage.read_bytes(f"{bucket}/a")
+
+
 def test_a_listing_is_in_the_order_of_names_and_sees_what_others_wrote(bucket: str) -> None:
     assert storage.list_objects(f"{bucket}/t") == []
     for name in ("b", "a/2", "a/10", "ü b", "c/"):
@@ -275,12 +329,42 @@ def test_an_object_that_changes_while_it_is_read_stops_the_run(bucket: str, tmp_
         storage.download(item, tmp_path / "a")
 
 
+def test_an_object_that_changes_in_the_middle_of_its_reading_stops_the_run(
+    bucket: str, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    storage.write_bytes(f"{bucket}/a", b"1" * (3 * storage.COPY_BYTES))
+    (item,) = storage.list_objects(f"{bucket}/a")
+    proxy.fault("GET", "error", skip=1, status=412, code="PreconditionFailed")
+    with pytest.raises(SourceError, match="changed while it was read"):
+        storage.download(item, tmp_path / "a")
+
+
 def test_a_prefix_is_removed_whole_and_nothing_beside_it(bucket: str) -> None:
     for name in ("t/a", "t/b/c", "t2/a"):
         storage.write_bytes(f"{bucket}/{name}", json.dumps(name).encode())
     storage.delete_prefix(f"{bucket}/t")
     storage.delete_prefix(f"{bucket}/none")
     assert [item.uri for item in storage.list_objects(bucket)] == [f"{bucket}/t2/a"]
+
+
+@pytest.mark.parametrize(
+    ("code", "transient", "said"), [("AccessDenied", False, "refuses access"), ("SlowDown", True, "not removed")]
+)
+def test_what_the_storage_refuses_to_remove_is_told(
+    code: str, transient: bool, said: str, bucket: str, proxy: S3Proxy
+) -> None:
+    """It answers with success, and a list."""
+    storage.write_bytes(f"{bucket}/t/x", b"1")
+    proxy.fail("POST", 200, code)
+    removing: list[Callable[[], None]] = [
+        partial(storage.delete_prefix, f"{bucket}/t"),
+        partial(storage.delete_objects, [f"{bucket}/t/x"]),
+    ]
+    for remove in removing:
+        with pytest.raises(StorageError, match=said) as caught:
+            remove()
+        assert f"{bucket}/x" in str(caught.value)
+        assert isinstance(caught.value, TransientStorageError) == transient
 
 
 ADDRESSES = {

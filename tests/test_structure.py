@@ -21,7 +21,8 @@ DOORS = {
     # Its documented functions, its insides, and its connections.
     "litellm": {"tasks.clients.llm", "tasks.clients.wire", "tasks.clients.bounds"},
     "s3fs": {"tasks.clients.storage"},
-    "deltalake": {"tasks.clients.table", "tasks.clients.table_files"},  # its tables, and the actions of a commit
+    # Its tables, the actions of a commit, and how files are merged.
+    "deltalake": {"tasks.clients.table", "tasks.clients.table_files", "tasks.clients.table_upkeep"},
     "pycld2": {"tasks.core.detection"},
     "py3langid": {"tasks.core.detection"},
     "polars_hash": {"tasks.core.keys"},

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.clients import access, table, table_files
 from tasks.clients.table import Publish
-from tasks.core.errors import StorageError
+from tasks.core.errors import StorageError, UsageError
 from tests.bucket import read_table
 
 DAY = "2026-01-01"
@@ -29,6 +29,15 @@ def test_a_destination_without_a_table_holds_nothing(bucket: str) -> None:
     uri = f"{bucket}/pairs"
     assert table.open_table(uri) is None
     assert (table.scan(None), table.read_schema(None), table.last_publish(None, DAY)) == (None, {}, 0)
+
+
+def test_a_destination_in_the_table_of_another_one_is_refused(bucket: str) -> None:
+    table.publish(f"{bucket}/out/pairs", rows(1), what(1), overwrite=False)
+    for inside in ("out/pairs", "out/pairs/mine"):
+        with pytest.raises(UsageError, match=rf"in the table {bucket}/out/pairs of the destination {bucket}/out\."):
+            table.check_outside(f"{bucket}/{inside}")
+    for outside in ("out", "out/other", "pairs", "pairs/out"):
+        table.check_outside(f"{bucket}/{outside}")
 
 
 def test_several_first_publishes_at_once_all_succeed(bucket: str) -> None:

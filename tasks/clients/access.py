@@ -2,17 +2,17 @@
 
 For each operation, from what AWS tools read (variables, AWS_PROFILE, roles), so a changed
 token is taken up at once, and one that a role gives is renewed in time: botocore renews it
-minutes before it expires.
+minutes before it expires, and asks nobody until then.
 """
 
 import os
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import get_session
 
 from tasks.core.errors import StorageError
@@ -24,32 +24,69 @@ SERVER_SIDE_ENCRYPTION = {
 }
 
 
-# What AWS tools read is what these hold. Asking costs 7 ms, and of a role a call to AWS.
+# What AWS tools read is what these hold.
 _FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
-FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Access:
-    """How the storage is reached at this moment; empty text where nothing is set."""
+    """How the storage is reached at this moment; empty text where nothing is set.
+
+    `authorities` is a file of those whose certificates count, where these are not the usual ones.
+    """
 
     key: str
-    secret: str
-    token: str
+    secret: str = field(repr=False)
+    token: str = field(repr=False)
     region: str
     endpoint: str
     encryption: tuple[tuple[str, str], ...]
+    authorities: str
 
 
 def resolve_access() -> Access:
     """Resolve credentials, region and endpoint from the environment, profile or role.
 
     Raises:
-        StorageError: There are no credentials, or the profile is unknown.
+        StorageError: There are no credentials, the profile is unknown, or the role is refused.
     """
     settings = frozenset((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "HOME")))
     written = tuple(_changed_at(os.environ.get(name, usual)) for name, usual in _FILES.items())
-    return _resolve(settings, written, time.monotonic() // FRESH_SECONDS)
+    try:
+        credentials, region, authorities, profile = _read_settings(settings, written)
+        now = credentials.get_frozen_credentials()
+    except NoCredentialsError as error:
+        raise StorageError(
+            "No credentials for the object storage. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_PROFILE, or give the machine a role."
+        ) from error
+    except (BotoCoreError, ClientError) as error:
+        raise StorageError(f"The credentials of the object storage cannot be resolved: {error}") from error
+    endpoint = (
+        os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
+    )
+    encryption = tuple((name, os.environ[name]) for name in SERVER_SIDE_ENCRYPTION if os.environ.get(name))
+    # polars, deltalake and litellm heed this one, and nothing of AWS's own.
+    authorities = authorities or os.environ.get("SSL_CERT_FILE", "")
+    return Access(
+        now.access_key or "", now.secret_key or "", now.token or "", region, endpoint, encryption, authorities
+    )
+
+
+@lru_cache(maxsize=8)
+def _read_settings(
+    _settings: frozenset[tuple[str, str]], _written: tuple[int, ...]
+) -> tuple[Any, str, str, dict[str, Any]]:
+    """Return botocore's credentials, which renew themselves, the region, the authorities and the profile's settings.
+
+    Kept while nothing changes: a role gives other credentials whenever it is asked, each with connections of its own.
+    """
+    session = get_session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise NoCredentialsError
+    region, authorities = (session.get_config_variable(name) or "" for name in ("region", "ca_bundle"))
+    return credentials, region or "us-east-1", authorities, session.get_scoped_config()
 
 
 def _changed_at(path: str) -> int:
@@ -57,37 +94,6 @@ def _changed_at(path: str) -> int:
         return Path(path).expanduser().stat().st_mtime_ns
     except (OSError, RuntimeError):  # there is none, or no home
         return 0
-
-
-@lru_cache(maxsize=8)
-def _resolve(_settings: frozenset[tuple[str, str]], _written: tuple[int, ...], _period: float) -> Access:
-    try:
-        session = get_session()
-        credentials = session.get_credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        frozen = credentials.get_frozen_credentials()
-        profile = session.get_scoped_config()
-        region = session.get_config_variable("region")
-    except NoCredentialsError as error:
-        raise StorageError(
-            "No credentials for the object storage. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "or AWS_PROFILE, or give the machine a role."
-        ) from error
-    except BotoCoreError as error:
-        raise StorageError(f"The credentials of the object storage cannot be resolved: {error}") from error
-    endpoint = (
-        os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
-    )
-    encryption = tuple((name, os.environ[name]) for name in SERVER_SIDE_ENCRYPTION if os.environ.get(name))
-    return Access(
-        frozen.access_key or "",
-        frozen.secret_key or "",
-        frozen.token or "",
-        region or "us-east-1",
-        endpoint,
-        encryption,
-    )
 
 
 def object_store_options() -> dict[str, str]:

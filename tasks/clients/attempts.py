@@ -10,14 +10,8 @@ from tasks.clients.breaker import Breaker
 from tasks.clients.budget import Budget
 from tasks.clients.llm import CALL_DEADLINE_SECONDS
 from tasks.clients.metered_call import MeteredCall
-from tasks.clients.outcome import Call, CallFault, Reply, make_completion, no_reply
-from tasks.clients.pacing import (
-    BACKOFF_CEILING_SECONDS,
-    BACKOFF_SECONDS,
-    PATIENCE_SECONDS,
-    Ceiling,
-    Limiter,
-)
+from tasks.clients.outcome import NOT_REACHED, Call, CallFault, Reply, make_completion, no_reply
+from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Ceiling, Limiter
 from tasks.clients.rates import Place, Rates
 from tasks.core.columns import NO_CHOICES
 from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError
@@ -39,20 +33,24 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One wanted completion: of `model_name`, or of a client's only model, whom others may `relieve` of it."""
+    """One completion that is wanted for a description `task` in a language, where it is for one.
+
+    Of `model_name`, or of a client's only model; `relieved`: others may take it over.
+    """
 
     key: str
     prompt: str
     model_name: str = ""
     relieved: bool = False
+    task: str = ""
+    language: str = ""
 
 
 class Attempts:
     """Gives one request after the other its completion; any number at once, in one event loop.
 
     A completion is a dict with the columns of COMPLETIONS. Counters are of this
-    object's life: `paid` replies, `failed` calls, `retried` attempts. `down` says why the
-    model answers no more, empty while it does.
+    object's life: `paid` replies, `failed` calls, `retried` attempts.
 
     Args:
         call: Makes one attempt.
@@ -76,7 +74,7 @@ class Attempts:
         rates: Rates | None = None,
         budget: Budget | None = None,
         price: Price | None = None,
-        find_problem: Callable[[Reply], str | None] = lambda reply: reply.error,
+        find_problem: Callable[[Request, Reply], str | None] = lambda _, reply: reply.error,
         deadline_seconds: float = CALL_DEADLINE_SECONDS,
         backoff_seconds: float = BACKOFF_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -84,7 +82,6 @@ class Attempts:
         self.paid = 0
         self.failed = 0
         self.retried = 0
-        self.down = ""
         self.stopped: PairmillError | None = None
         self.on_stop: Callable[[], object] = lambda: None
         self.limiter = Limiter(concurrency, rates, patience_seconds=patience_seconds, backoff_seconds=backoff_seconds)
@@ -137,7 +134,7 @@ class Attempts:
         if not request.relieved:
             self.stop(error)
             raise error
-        self._go_down(error)
+        self.limiter.close(error)
         completion = make_completion(no_reply(CALL_FAILED), 0.0, tries.failures, tries.throttles)
         self._journal.append(request.key, completion)
         return completion
@@ -168,9 +165,7 @@ class Attempts:
                     # Nobody was ever there: that is found out fast, and no other request is tried.
                     tries.failures, tries.pause = tries.failures + 1, random.random() * self._backoff  # noqa: S311
                     if tries.failures == ATTEMPTS:
-                        raise ModelError(
-                            f"No call reached the model ({fault.message}). Check --api-base and the network. {RESUME}"
-                        ) from None
+                        raise ModelError(f"{NOT_REACHED.format(fault.message)} {RESUME}") from None
                 case "transient":
                     tries.failures += 1
                     if tries.failures == ATTEMPTS:
@@ -204,7 +199,7 @@ class Attempts:
         refused = reply.error not in (None, NO_CHOICES)
         self.paid += not refused
         self.failed += refused
-        problem = self._find_problem(reply) if self._breaker.at_start else None
+        problem = self._find_problem(request, reply) if self._breaker.at_start else None
         self._trip(request, problem or "", problem=problem)
         return completion
 
@@ -228,10 +223,6 @@ class Attempts:
         error = StoppedError(f"Stopped, since {name}{why} (last: {last}).{hint} {RESUME}")
         if not (request.relieved and problem in TURNED_DOWN):
             raise error
-        self._go_down(error)
-
-    def _go_down(self, error: StoppedError) -> None:
-        self.down = self.down or str(error)
         self.limiter.close(error)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from tasks.clients.batch_sending import ROWS, Desk
+from tasks.clients.batch_desk import ROWS, Desk
 from tasks.clients.outcome import CallFault, Reply, make_completion, no_reply
 from tasks.clients.patience import NOTHING_TWICE
 from tasks.core.batching import SHARE_OF_PRICE, Batch, Job

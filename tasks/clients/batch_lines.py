@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from tasks.clients.concealment import one_line
-from tasks.clients.outcome import CallFault, Reply, classify
+from tasks.clients.faults import classify
+from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.plain_replies import REPLY_BYTES, PlainReplies
 from tasks.clients.wire import Wire, open_wire
 from tasks.core.errors import ModelError, UsageError

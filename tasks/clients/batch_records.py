@@ -89,6 +89,16 @@ class Records:
         return f"{self.uri}/{name}.{kind}"
 
 
+def find_collected(uri: str) -> list[storage.StoredObject]:
+    """Return what is still kept under `uri` of batches that are collected; without its record an open one is lost."""
+    batches: defaultdict[str, list[storage.StoredObject]] = defaultdict(list)
+    for item in storage.list_folder(uri):
+        folder, _, name = item.uri.rpartition("/")
+        batches[f"{folder}/{name.partition('.')[0]}"].append(item)
+    collected = (items for name, items in batches.items() if any(one.uri == f"{name}.done.json" for one in items))
+    return [item for items in collected for item in items]
+
+
 def forget_keys(uri: str, keys: Collection[str]) -> int:
     """Take requests out of all batches under `uri`, so that what answers them is not collected; return how many."""
     forgotten = 0

@@ -12,8 +12,9 @@ from typing import Any
 
 from tasks.clients.bounds import allow, bound_batches
 from tasks.clients.concealment import one_line
+from tasks.clients.faults import classify
 from tasks.clients.llm import check_key, check_model, import_litellm
-from tasks.clients.outcome import CallFault, classify
+from tasks.clients.outcome import CallFault
 from tasks.core.batching import PROVIDERS, Job
 from tasks.core.errors import UsageError
 from tasks.core.requests import Recipe

@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients.batch_collecting import Collector
-from tasks.clients.batch_sending import Desk, Sender
+from tasks.clients.batch_desk import Desk
+from tasks.clients.batch_sending import Sender
 from tasks.clients.outcome import CallFault
 from tasks.clients.patience import NOTHING_TWICE, PATIENCE_SECONDS
 from tasks.core.batching import ATTEMPTS, FEWEST_REQUESTS, Batch, Job, next_pause

@@ -14,8 +14,9 @@ from functools import cache
 from socket import SHUT_RDWR
 from typing import Any
 
+from tasks.clients.faults import redirected
 from tasks.clients.llm import import_litellm
-from tasks.clients.outcome import CallFault, redirected
+from tasks.clients.outcome import CallFault
 
 
 @dataclass
@@ -97,6 +98,7 @@ def _bounded(connect: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def _open_client() -> Any:
     import httpx  # noqa: PLC0415  (litellm's own)
+    from litellm.llms.custom_httpx.http_handler import get_ssl_configuration  # noqa: PLC0415
 
     class Bounded(httpx.SyncByteStream):
         def __init__(self, stream: Any, most_bytes: int, encoding: str) -> None:
@@ -126,6 +128,8 @@ def _open_client() -> Any:
 
     return httpx.Client(
         follow_redirects=False,
+        # The certificates that live calls trust.
+        verify=get_ssl_configuration(),
         # The provider's answers are minutes apart.
         limits=httpx.Limits(max_keepalive_connections=0),
         event_hooks={"request": [watch], "response": [bound]},
@@ -179,6 +183,7 @@ def _meter(most_bytes: int, encoding: str) -> Callable[[bytes], None]:
     """Return what is given each piece of a reply, and raises where it is longer than `most_bytes`, packed or not."""
     import httpx  # noqa: PLC0415  (litellm's own)
 
+    encoding = encoding.strip().lower() or "identity"
     if encoding not in ("identity", "gzip"):
         raise httpx.ReadError(f"the reply is packed as {encoding}, which was not asked for")
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None

@@ -9,12 +9,10 @@ class Breaker:
 
     def __init__(self) -> None:
         self._streak = 0
-        self._first: list[str] = []
-
-    @property
-    def at_start(self) -> bool:
-        """Whether the first requests are not all finished yet."""
-        return len(self._first) < EQUAL_REFUSALS
+        self._noted = self._equal = 0
+        self._reason = ""
+        self.at_start = True
+        """Whether nothing came of any request so far, for one reason; a first good one may be what others repeat."""
 
     def note(self, *, failed: bool, problem: str | None) -> str | None:
         """Note one finished request, in order of completion, and return why to stop, if so.
@@ -27,7 +25,14 @@ class Breaker:
         if self._streak >= FAILURE_STREAK:
             return f"{self._streak} calls in a row failed after all their attempts"
         if self.at_start:
-            self._first.append(problem or "")
-            if not self.at_start and problem and set(self._first) == {problem}:
+            self._noted += 1
+            if problem:
+                self.at_start = self._reason in ("", problem)
+                self._reason = problem
+                self._equal += 1
+            else:
+                self.at_start = self._noted == 1
+            if self.at_start and self._equal == EQUAL_REFUSALS:
+                self.at_start = False
                 return f"each of the first {EQUAL_REFUSALS} requests came to nothing for one reason, {problem}"
         return None

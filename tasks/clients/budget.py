@@ -66,9 +66,12 @@ class Budget:
 
     def used_up(self, what: str) -> StoppedError:
         """Return the error of a run that stops; `what` would exceed its limit."""
+        stopped = f"Stopped at ${self.spent:,.4f}: {what} the ${self.max_cost_usd:,.4f} of --max-cost-usd."
+        if not self.spent:
+            return StoppedError(f"{stopped} Run again with a higher one, or with fewer --max-tokens.")
         return StoppedError(
-            f"Stopped at ${self.spent:,.4f}: {what} the ${self.max_cost_usd:,.4f} of --max-cost-usd. What was paid "
-            "for is kept: run the same command again to go on with as much money, or with another --max-cost-usd."
+            f"{stopped} What was paid for is kept: run the same command again to go on with as much money, or with "
+            "another --max-cost-usd."
         )
 
     def standing(self, *, busy: bool) -> Standing:

@@ -9,10 +9,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 from tasks.clients.attempts import Attempts, Request
+from tasks.clients.beginning import Beginnings
 from tasks.core.dealing import Standing
 from tasks.core.errors import STOPPED, PairmillError, StoppedError
 from tasks.core.garbage import collect_seldom
@@ -56,6 +58,7 @@ class ModelClient:
     def __enter__(self) -> Self:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Beginnings())
         for one in self.models:
             one.on_stop = partial(self._stop_all, one)
         collect_seldom()
@@ -107,9 +110,10 @@ class ModelClient:
             self.attempts.budget.borrow()
 
     def lend(self, max_cost_usd: float) -> None:
-        """Let its calls cost so much in all, from any thread; see `Budget.lend`."""
+        """Let its calls cost so much in all, from any thread, also when there are none any more; see `Budget.lend`."""
         if self.attempts.budget is not None:
-            self._loop.call_soon_threadsafe(self.attempts.budget.lend, max_cost_usd)
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self.attempts.budget.lend, max_cost_usd)
 
     @property
     def standing(self) -> Standing:
@@ -134,8 +138,9 @@ class ModelClient:
 
     @property
     def limit(self) -> int:
-        """What the adaptive limits on calls in flight stand at, all in all."""
-        return min(self.attempts.limiter.ceiling, sum(int(one.limiter.limit) for one in self.models))
+        """What the adaptive limits on calls in flight stand at, all in all, and no more than ever were in flight."""
+        limiters = [one.limiter for one in self.models]
+        return min(self.attempts.limiter.ceiling, sum(min(int(one.limit), one.peak) for one in limiters))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> None:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from tasks.clients import frames, storage
-from tasks.clients.lease import hold_lease
+from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.lookup import EARLIEST, scan_segments
 from tasks.clients.storage import StoredObject
 from tasks.core.errors import StorageError
@@ -44,7 +44,7 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
         now: The time.
         oldest: Completions from before this are left out, and files from before it deleted. None: all are kept.
     """
-    with hold_lease(lease_of(uri), owner):
+    with hold_lease(lease_of(uri), owner) as lease:
         found = storage.list_objects(uri)
         lists = {item: _read_list(item) for item in found if item.uri.endswith(".replaces.json")}
         due = [item for item in lists if item.modified < now - KEEP_REPLACED]
@@ -60,11 +60,11 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
         small = [item for item in files if item.uri not in expired and item.size < LARGE_BYTES]
         if len(small) > 1:
             with frames.whole_objects(lambda: [item.uri for item in small]):
-                _merge(uri, small, oldest)
+                _merge(uri, small, oldest, lease)
     return Compaction(len(small) if len(small) > 1 else 0, len(deleted))
 
 
-def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None:
+def _merge(uri: str, files: list[StoredObject], oldest: datetime | None, lease: Lease) -> None:
     names = [item.uri for item in files]
     target = f"{uri}/compacted/{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
     rows = scan_segments(names, include_file_paths="segment")
@@ -74,6 +74,12 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None) -> None
         rows.sort("request_key", *EARLIEST).unique("request_key", keep="first", maintain_order=True).drop("segment")
     )
     frames.sink_frame(earliest, f"{target}.parquet")
+    try:
+        lease.check()
+    except StorageError:
+        # Who has it now may have erased what was read before.
+        storage.delete_objects([f"{target}.parquet"])
+        raise
     wanted = rows.select(pl.col("request_key").n_unique()).collect(engine="streaming").item()
     written = frames.scan_frames([f"{target}.parquet"]).select(pl.len()).collect().item()
     if written != wanted:

@@ -52,5 +52,6 @@ def keys_concealed() -> Iterator[None]:
 def _secrets() -> Iterator[tuple[str, str]]:
     """Yield the values to conceal, and the variable that each is from."""
     for name, value in os.environ.items():
-        found = [value] if _SECRET.search(name.upper()) else _PASSWORD.findall(value)
+        # A secret that is mounted from a file often ends in a line break, which no message shows as it is.
+        found = [value.strip()] if _SECRET.search(name.upper()) else _PASSWORD.findall(value)
         yield from ((secret, name) for secret in found if len(secret) >= _SHORTEST)

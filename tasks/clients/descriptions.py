@@ -1,5 +1,6 @@
 """The distinct task descriptions of a source, on the local disk, in order."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,16 +9,25 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients import source, storage
-from tasks.core.columns import fit_source_columns, source_names, spell_columns
+from tasks.core.columns import carried, fit_source_columns, source_names, spell_columns
 from tasks.core.errors import SourceError
 from tasks.core.languages import LANGUAGES
-from tasks.core.planning import draw_languages, find_first, normalise, number_hashes, number_languages
-from tasks.core.requests import Order
+from tasks.core.planning import (
+    draw_languages,
+    find_first,
+    leave_out_long,
+    normalise,
+    number_hashes,
+    number_languages,
+)
+from tasks.core.requests import MOST_CHARACTERS, Order
+from tasks.core.width import check_columns
 
 # Columns that every file has.
 _NAMED = ("task", "description_hash", "language")
-# The parts of a destination that a source around it must not be read from.
+# The parts of a destination that a source around it must not be read from, and what tells that there is one.
 _OURS = ("pairs", "rejected", "journal", "staging", "exports", "runs", "rejected-tasks")
+_JOURNAL = re.compile(r"(.*)/journal/recipe=[0-9a-f]{16}/")
 
 
 @dataclass
@@ -27,7 +37,8 @@ class Descriptions:
     Columns of the files: task, description_hash, language (null for all of the order's)
     and the source's own; `schema` is the type that each of the source's own columns has
     over all files, and `spelled` the name that it is published by. `languages` are
-    those that rows name, and `unknown_languages` counts the rows left out by what they say.
+    those that rows name, and `unknown_languages` counts the rows left out by what they say;
+    `blank` and `too_long` count those left out for their description.
     """
 
     objects: list[storage.StoredObject]
@@ -36,6 +47,7 @@ class Descriptions:
     spelled: dict[str, str] = field(default_factory=dict)
     first: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Boolean))
     blank: int = 0
+    too_long: int = 0
     languages: set[str] = field(default_factory=set)
     unknown_languages: Counter[str] = field(default_factory=Counter)
 
@@ -60,7 +72,7 @@ class Descriptions:
         self.schema = fit_source_columns(self.schema, known, destination)
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield the distinct descriptions in order."""
+        """Yield the distinct descriptions in order, the source's own columns as they are `carried`."""
         at = 0
         for path in self.files:
             frame = pl.read_parquet(path)
@@ -69,17 +81,20 @@ class Descriptions:
             yield frame.with_columns(
                 pl.lit(None, dtype).alias(name) if name not in frame.columns else pl.col(name).cast(dtype)
                 for name, dtype in self.schema.items()
-            ).select(*_NAMED, *(pl.col(name).alias(self.spelled.get(name, name)) for name in self.schema))
+            ).select(*_NAMED, *(pl.col(name).alias(carried(self.spelled.get(name, name))) for name in self.schema))
 
 
 def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
     """Return the objects under `uri` that hold task descriptions, in the order of their names.
 
+    Of a destination, this run's or another one, only what is in its tasks/ does.
+
     Raises:
         SourceError: There are none, or one whose name s3fs would not read as it is.
     """
     found = storage.list_objects(uri)
-    ours = tuple(f"{destination}/{name}/" for name in _OURS)
+    held = {destination, *(place[1] for item in found if (place := _JOURNAL.match(item.uri)))}
+    ours = tuple(f"{root}/{name}/" for root in held for name in _OURS)
     objects = [item for item in found if source.source_format(item.uri) and not item.uri.startswith(ours)]
     if not objects:
         raise SourceError(
@@ -95,8 +110,8 @@ def read_descriptions(objects: list[storage.StoredObject], scratch: Path, order:
     """Copy the rows of all objects to `scratch`, one frame at a time.
 
     Raises:
-        SourceError: An object cannot be read, its columns do not fit the others', or no
-            language that the source names is known.
+        SourceError: An object cannot be read, its columns do not fit the others', no
+            language that the source names is known, or every description is too long.
     """
     found = Descriptions(objects)
     numbers: list[pl.DataFrame] = []
@@ -105,12 +120,15 @@ def read_descriptions(objects: list[storage.StoredObject], scratch: Path, order:
         local = scratch / "object"
         storage.download(item, local)
         for batch in source.read_batches(local, item.uri):
-            named = normalise(batch.rename(source_names(batch.columns, item.uri)))
-            found.blank += batch.height - named.height
+            short = leave_out_long(batch.rename(source_names(batch.columns, item.uri)))
+            named = normalise(short)
+            found.too_long += batch.height - short.height
+            found.blank += short.height - named.height
             rows = draw_languages(_without_unknown(named, found), order)
             number = number_hashes(pl.col("description_hash"))
             numbers.append(rows.select(number=number, language=number_languages(pl.col("language"))))
             empty = _unite(empty, rows.head(0), item.uri)
+            check_columns(empty.schema, item.uri)
             path = scratch / f"descriptions-{len(found.files):06}.parquet"
             rows.write_parquet(path, compression="lz4", statistics=False)
             found.files.append(path)
@@ -123,6 +141,11 @@ def read_descriptions(objects: list[storage.StoredObject], scratch: Path, order:
         raise SourceError(
             f"The source's column 'language' holds no language that is known: {said}. Write English names or codes "
             "(German, de); rename the column if it means something else."
+        )
+    if found.too_long and not len(found.first):
+        raise SourceError(
+            f"Every task description of the source ({found.too_long:,}) has more than {MOST_CHARACTERS:,} characters, "
+            "where a phrase or a sentence is meant. Give the column that holds those the name 'task'."
         )
     return found
 

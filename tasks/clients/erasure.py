@@ -5,7 +5,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -20,6 +20,7 @@ PAGE_CHARACTERS, LEAST_CHARACTERS = 60, 16
 _HASH, _KEY = "description_hash", "request_key"
 # What the two texts of a pair are called, in our tables and in each format of an export.
 _PAIR_NAMES = (("input", "positive_document"), ("anchor", "positive"), ("query", "pos"))
+ByHand = Literal["holds it", "cannot be read"]
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,19 @@ def erase_completions(uri: str, keys: pl.Series, listed: str = "") -> int:
     return int(before - after)
 
 
-def erase_description(uri: str, forgotten: Forgotten) -> int | None:
+def erase_description(uri: str, forgotten: Forgotten) -> int | ByHand:
     """Remove from one object what belongs to the description; return how many rows or items.
 
-    Parquet, JSON and JSON lines are understood. None: the object is of another kind and holds it, or cannot be read.
+    Parquet, JSON and JSON lines are understood; of others, and of damaged ones, it says why only a hand can edit them.
     """
     data = storage.read_bytes(uri)
     try:
         return _erase_rows(uri, data, forgotten)
     except (ValueError, pl.exceptions.PolarsError):
-        return None
+        return "cannot be read"
 
 
-def _erase_rows(uri: str, data: bytes, forgotten: Forgotten) -> int | None:
+def _erase_rows(uri: str, data: bytes, forgotten: Forgotten) -> int | ByHand:
     if uri.endswith(".parquet"):
         frame = frames.read_frame(uri)
         rest = frame.filter(~_theirs(frame, forgotten))
@@ -97,12 +98,12 @@ def _erase_rows(uri: str, data: bytes, forgotten: Forgotten) -> int | None:
             written = (json.dumps(value, ensure_ascii=False) for value, _ in kept if value is not None)
             storage.write_bytes(uri, "".join(f"{line}\n" for line in written).encode())
         return removed
-    return None if forgotten.description.encode() in data else 0
+    return "holds it" if forgotten.description.encode() in data else 0
 
 
 def shows(page: bytes, forgotten: Forgotten) -> bool:
     """Whether a page of HTML or Markdown shows the description, both texts of one of its pairs, or a raw reply."""
-    text = page.decode()
+    text = page.decode(errors="replace")
 
     def holds(said: Any) -> bool:
         # Pages cut long texts.

@@ -7,7 +7,8 @@ import aiohttp
 import orjson
 
 from tasks.clients.concealment import one_line
-from tasks.clients.outcome import CallFault, Reply, redirected
+from tasks.clients.faults import is_unreached, redirected
+from tasks.clients.outcome import CallFault, Reply
 from tasks.clients.plain_replies import REPLY_BYTES, PlainReplies
 from tasks.clients.wire import Wire
 
@@ -21,8 +22,9 @@ class FastCall:
         LookupError: litellm reads a reply otherwise than we do.
     """
 
-    def __init__(self, line: Wire) -> None:
-        self._wire = line
+    def __init__(self, line: Wire, connect_seconds: float = CONNECT_SECONDS) -> None:
+        self._wire, self._connect_seconds = line, connect_seconds
+        self._headers = {**line.headers, "Accept": "application/json", "Accept-Encoding": "identity"}
         replies = PlainReplies(line)
         replies.check()
         self._read = replies.read
@@ -37,11 +39,14 @@ class FastCall:
         body = b"%b%b%b" % (self._wire.before, orjson.dumps(prompt), self._wire.after)
         session = self._session or self._open_session()
         try:
-            async with session.post(self._wire.url, data=body, allow_redirects=False) as response:
+            # With each call: a session's own headers, and so the key, are for a proxy, too.
+            async with session.post(
+                self._wire.url, data=body, headers=self._headers, allow_redirects=False
+            ) as response:
                 content = await _read_whole(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What was never sent is not billed.
-            unreached = isinstance(error, aiohttp.ClientConnectorError)
+            unreached = is_unreached(error)
             said = f"{type(error).__name__}: {one_line(str(error), 300)}"
             raise CallFault("transient", said, billed=not unreached, unreached=unreached) from error
         headers = response.headers
@@ -61,9 +66,8 @@ class FastCall:
             # The limiter alone says how many calls are in flight.
             connector=aiohttp.TCPConnector(limit=0, ssl=self._wire.ssl),
             # The whole call's deadline is the client's.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={**self._wire.headers, "Accept": "application/json", "Accept-Encoding": "identity"},
             proxy=_find_proxy(self._wire.url),
         )
         return self._session
@@ -82,8 +86,13 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _find_proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for `url`; asked once, since aiohttp would ask for each call."""
+    """Return the proxy that the environment names for `url`, as litellm reads it.
+
+    Asked once, since aiohttp would ask for each call.
+    """
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return None
-    return urllib.request.getproxies().get(parts.scheme)
+    named = urllib.request.getproxies()
+    proxy = named.get(parts.scheme) or named.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

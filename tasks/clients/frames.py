@@ -70,8 +70,8 @@ def whole_objects(find: Callable[[], list[str]]) -> Iterator[None]:
         if not broken:
             raise
         raise StorageError(
-            f"{broken} is no whole Parquet file: {one_line(str(cause), 200)}. Move it away, and run again: what it "
-            "held is asked for anew."
+            f"{broken} is no whole Parquet file: {one_line(str(cause), 200)}. Restore it from the bucket's versions, "
+            "or, under journal/ or staging/ only, move it away: what it held is asked for anew. Then run again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a destination already holds of the descriptions that a run reads."""
+"""What a destination already holds of what a run reads and makes."""
 
 import json
 from collections.abc import Collection
@@ -7,6 +7,8 @@ from typing import Any
 import polars as pl
 
 from tasks.clients import storage, table
+from tasks.core.columns import TEXTS, with_missing
+from tasks.core.duplicates import KEYS
 from tasks.core.errors import StorageError
 from tasks.core.planning import JUDGED, SERVED, number_hashes
 from tasks.core.requests import Order
@@ -101,6 +103,21 @@ def find_judged(
 
 def _theirs(rows: pl.LazyFrame, order: Order) -> pl.LazyFrame:
     return rows if order.on_published == "add" else rows.filter(pl.col("partition") != order.partition)
+
+
+def split_published(pairs: table.Table, order: Order) -> tuple[pl.LazyFrame | None, pl.LazyFrame | None]:
+    """Return the pairs that stay published in the order's partition, and those of all others; None without any.
+
+    Args:
+        pairs: The pairs table at one version.
+        order: The run.
+    """
+    rows = table.scan(pairs)
+    if rows is None:
+        return None, None
+    rows = with_missing(rows, {**KEYS, **dict.fromkeys(TEXTS, pl.String)})
+    inside = pl.col("partition") == order.partition
+    return (rows.filter(inside) if order.on_published == "add" else None), rows.filter(~inside)
 
 
 def find_source_changes(held: list[table.Table], order: Order, objects: list[storage.StoredObject]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 import orjson
 
 from tasks.clients import storage
-from tasks.clients.leftovers import local_folder, upload_leftovers
+from tasks.clients.leftovers import local_folder, upload_closed, upload_leftovers
 from tasks.core.errors import PairmillError, StorageError
 
 SEGMENT_SECONDS = 2.0
@@ -52,6 +52,7 @@ class Journal:
         self._closing = threading.Event()
         self._full = threading.Event()
         self._file: IO[bytes] | None = None
+        self._closed: list[Path] = []
         self._opened_at = 0.0
         self._bytes = 0
         self._count = 0
@@ -108,9 +109,13 @@ class Journal:
             StorageError: The bucket does not take it; it stays in the local file.
         """
         with self._uploading:
+            # Not the file that is written meanwhile: it stays locked until the next flush.
             with self._lock:
                 self._close_file()
-            upload_leftovers(self.uri, self._folder, self._name)
+                closed = list(self._closed)
+            upload_closed(self.uri, closed)
+            with self._lock:
+                del self._closed[: len(closed)]
 
     def _open_file(self) -> IO[bytes]:
         self._count += 1
@@ -127,6 +132,7 @@ class Journal:
         closed, self._file = self._file, None
         if closed is not None:
             closed.close()
+            self._closed.append(Path(closed.name))
 
     def _run(self) -> None:
         while not self._closing.is_set():

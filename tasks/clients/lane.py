@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.clients import bounds, llm, wire
+from tasks.clients import bounds, lane_check, llm, wire
 from tasks.clients.fast_call import FastCall
 from tasks.clients.outcome import Call
 from tasks.clients.plain_replies import REPLY_BYTES
@@ -34,7 +34,7 @@ def open_lane(recipe: Recipe, api_base: str, open_wire: Callable[[Recipe, str], 
     """Decide the lane and open it.
 
     PAIRMILL_LANE=stock forces the stock lane. It is also taken where litellm is not
-    as `wire` knows it, or reads a sample reply otherwise than we do.
+    as `wire` knows it, or reads a sample otherwise than we do.
 
     Raises:
         UsageError, ModelError: As `llm.connect`.
@@ -49,7 +49,9 @@ def open_lane(recipe: Recipe, api_base: str, open_wire: Callable[[Recipe, str], 
     if not api_base:
         return Lane("stock", "no api_base is given", stock, llm.disconnect)
     try:
-        fast = FastCall(open_wire(recipe, api_base))
+        line = open_wire(recipe, api_base)
+        lane_check.check(line)
+        fast = FastCall(line)
     except Exception as error:  # noqa: BLE001  (whatever an upgrade of litellm has changed, the stock lane works)
         return Lane("stock", f"litellm's own is needed: {error}", stock, llm.disconnect)
     return Lane("fast", f"{recipe.model_name} is OpenAI-compatible at {api_base}", fast, fast.close)

@@ -49,13 +49,13 @@ class Lease:
         """Take the lease where it is free or its owner is dead; False where it is held."""
         asked = self._clock()
         body = self._body()
-        taken = storage.create_bytes(self.uri, body)
-        if not taken:
+        if not storage.create_bytes(self.uri, body):
             held = storage.find_bytes(self.uri)
             if held is None or not self._expired(held[1]):
                 return False
-            taken = storage.replace_bytes(self.uri, body, held[1])
-        found = storage.find_bytes(self.uri) if taken else None
+            # Whatever it answers: of a write that was tried again the first reply may have been lost.
+            storage.replace_bytes(self.uri, body, held[1])
+        found = storage.find_bytes(self.uri)
         if found is None or found[0] != body:
             return False
         self._etag, self._renewed = found[1], asked
@@ -84,7 +84,7 @@ class Lease:
         with suppress(StorageError):
             found = storage.find_bytes(self.uri)
             if found is not None and _read(found[0])["token"] == self._token:
-                storage.delete_prefix(self.uri)
+                storage.delete_objects([self.uri])
 
     def _body(self) -> bytes:
         self._beats += 1

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -34,40 +35,49 @@ def local_folder() -> Path:
     raise StorageError(f"Neither {wanted} nor the temporary folder can be written. Set PAIRMILL_STATE to one that can.")
 
 
-def upload_leftovers(uri: str, folder: Path | None = None, name: str = "") -> None:
-    """Upload the closed local files of the destination of `uri`, those of one writer if named.
+def upload_leftovers(uri: str, folder: Path | None = None) -> None:
+    """Upload the closed local files of the destination of `uri`, whoever wrote them.
 
     They are in `folder`, by default that of this machine. A file that a living writer
-    holds is left alone. The segment is named after the file, so that a second upload of
-    it finds itself.
+    holds is left alone.
     """
-    root = uri.rpartition("/")[0]
-    for path in sorted((folder or local_folder()).glob(f"{name}*.jsonl")):
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                header, _, body = file.read().partition(b"\n")
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        journal = str((_parse(header) or {}).get("journal", ""))
-        if journal.rpartition("/")[0] != root:
-            continue
-        frame, whole = _read_whole_lines(body)
-        if frame.height:
-            buffer = BytesIO()
-            frame.write_parquet(buffer)
-            segment = f"{journal}/segments/{path.stem}.parquet"
-            if (
-                not storage.create_bytes(segment, buffer.getvalue())
-                and frames.read_frame(segment).height < frame.height
-            ):
-                raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
-        if whole:
-            path.unlink(missing_ok=True)
-        else:
-            # A machine that lost its power may leave anything; nobody reads it again, and nothing is destroyed.
-            with suppress(FileNotFoundError):
-                path.rename(path.with_suffix(".damaged"))
+    for path in sorted((folder or local_folder()).glob("*.jsonl")):
+        _upload_file(path, uri, fcntl.LOCK_NB)
+
+
+def upload_closed(uri: str, paths: Iterable[Path]) -> None:
+    """Upload local files of the destination of `uri` that nobody writes any more; waits for whoever reads them."""
+    for path in paths:
+        _upload_file(path, uri)
+
+
+def _upload_file(path: Path, uri: str, how: int = 0) -> None:
+    """Upload one file; its segment is named after it, so that a second upload finds itself."""
+    try:
+        # On NFS only who may write gets the lock.
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | how)
+            header, _, body = file.read().partition(b"\n")
+    except (BlockingIOError, FileNotFoundError):
+        return
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}. It may hold paid completions; run again.") from error
+    journal = str((_parse(header) or {}).get("journal", ""))
+    if journal.rpartition("/")[0] != uri.rpartition("/")[0]:
+        return
+    frame, whole = _read_whole_lines(body)
+    if frame.height:
+        buffer = BytesIO()
+        frame.write_parquet(buffer)
+        segment = f"{journal}/segments/{path.stem}.parquet"
+        if not storage.create_bytes(segment, buffer.getvalue()) and frames.read_frame(segment).height < frame.height:
+            raise StorageError(f"{segment} holds less than {path}. Move that file away and run again.")
+    if whole:
+        path.unlink(missing_ok=True)
+    else:
+        # A machine that lost its power may leave anything; nobody reads it again, and nothing is destroyed.
+        with suppress(FileNotFoundError):
+            path.rename(path.with_suffix(".damaged"))
 
 
 def local_keys(uri: str) -> pl.Series:

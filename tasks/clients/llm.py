@@ -1,12 +1,15 @@
-"""litellm: one attempt per call, and its replies in our words; `outcome` has the errors.
+"""litellm: one attempt per call, and its replies in our words; `faults` has the errors.
 
 litellm is imported when a client is opened, never before: it takes seconds.
 """
 
+import math
 import os
 from typing import Any
 
-from tasks.clients.outcome import Call, Reply, classify
+from tasks.clients.beginning import begin
+from tasks.clients.faults import classify
+from tasks.clients.outcome import Call, Reply
 from tasks.core.columns import NO_CHOICES
 from tasks.core.errors import ModelError, UsageError
 from tasks.core.parsing import as_unicode
@@ -17,7 +20,9 @@ from tasks.core.requests import Recipe
 CALL_DEADLINE_SECONDS = 180.0
 # A server that counts more is wrong, and its number would not fit a column.
 MOST_TOKENS = 1 << 53
-PROXY_KEY = "LITELLM_PROXY_API_KEY"
+PROXY, PROXY_KEY = "litellm_proxy", "LITELLM_PROXY_API_KEY"
+# A gateway's own word on what a call cost; litellm reads it.
+COST_HEADER = "x-litellm-response-cost"
 
 
 def connect(recipe: Recipe, api_base: str) -> Call:
@@ -30,13 +35,16 @@ def connect(recipe: Recipe, api_base: str) -> Call:
     litellm = import_litellm()
     check_key(litellm, recipe.model_name, api_base)
     arguments = call_arguments(recipe, api_base)
+    _, provider = check_model(recipe.model_name)
 
     async def call(prompt: str) -> Reply:
+        begin(recipe.model_name)
         try:
             response = await litellm.acompletion(messages=[{"role": "user", "content": prompt}], **arguments)
         except Exception as error:  # litellm raises classes of its own, openai's and aiohttp's
             raise classify(error, recipe.model_name) from error
-        return read_response(response, response._hidden_params.get("response_cost"))  # noqa: SLF001  (its only home)
+        cost = response._hidden_params.get("response_cost")  # noqa: SLF001  (its only home)
+        return read_response(response, provider, cost)
 
     return call
 
@@ -124,16 +132,19 @@ def count_tokens(model_name: str, texts: list[str]) -> list[int]:
 
 
 def check_key(litellm: Any, model_name: str, api_base: str) -> None:
-    """Check that the key of the model's provider is set.
+    """Check that the key of the model's provider is set, and can be sent.
 
     Raises:
-        ModelError: It is not.
+        ModelError: It is not, or cannot.
         UsageError: litellm knows no such provider.
     """
     _, provider = check_model(model_name)
+    own = f"{provider.upper()}_API_KEY"
+    if (key := os.environ.get(own, "")) != key.strip():
+        raise ModelError(f"{own} has a space or a line break around the key. Set it without, and run again.")
     missing = litellm.validate_environment(model_name).get("missing_keys") or []
     # litellm does not miss it, and would send a gateway OpenAI's key.
-    if provider == "litellm_proxy" and not os.environ.get(PROXY_KEY):
+    if provider == PROXY and not os.environ.get(PROXY_KEY):
         missing = [PROXY_KEY]
     if missing and all(name.endswith("_API_KEY") for name in missing):
         hint = " (any text, where your server asks for none)" if api_base else ""
@@ -142,21 +153,24 @@ def check_key(litellm: Any, model_name: str, api_base: str) -> None:
         )
 
 
-def read_response(response: Any, cost: float | None) -> Reply:
+def read_response(response: Any, provider: str, cost: float | None) -> Reply:
     """Return litellm's response in our words; `cost` in US dollars is what litellm made of its usage."""
     choice = response.choices[0] if response.choices else None
     usage: Any = getattr(response, "usage", None)
     told = usage is not None and bool(usage.total_tokens)
-    headers = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001  (their only home)
+    told_headers = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001  (their only home)
+    headers = {name.removeprefix("llm_provider-"): str(value) for name, value in told_headers.items()}
+    # What a gateway has in the place of a model, it alone knows: litellm finds a price by the name, or says 0.
+    priced = told and (provider != PROXY or COST_HEADER in headers)
     return Reply(
         text=_clean(choice.message.content) if choice else None,
         finish_reason=choice.finish_reason if choice else None,
         model_answered=_clean(response.model),
         input_tokens=_count(usage.prompt_tokens) if told else None,
         output_tokens=_count(usage.completion_tokens) if told else None,
-        cost_usd=float(cost) if told and cost is not None else None,
+        cost_usd=_amount(cost) if priced else None,
         error=None if choice else NO_CHOICES,
-        headers={name.removeprefix("llm_provider-"): str(value) for name, value in headers.items()},
+        headers=headers,
     )
 
 
@@ -168,6 +182,11 @@ def _clean(text: Any) -> str | None:
 def _count(tokens: Any) -> int | None:
     """Return a number of tokens, None for what no completion has."""
     return tokens if isinstance(tokens, int) and 0 <= tokens < MOST_TOKENS else None
+
+
+def _amount(cost: float | None) -> float | None:
+    """Return a cost, None for what none can be: less than nothing would lift the limit of a run."""
+    return float(cost) if cost is not None and 0 <= cost < math.inf else None
 
 
 def import_litellm() -> Any:

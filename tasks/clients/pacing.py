@@ -66,7 +66,7 @@ class Limiter:
         self._shared.join(self)
         self.ceiling = self._shared.most
         self.limit = 1.0
-        self.in_flight = 0
+        self.in_flight = self.peak = 0
         self._patience, self._backoff, self._clock = patience_seconds, backoff_seconds, clock
         self._round_trip = 0.0
         # Below the one the limit doubles each round trip; the other was refused.
@@ -185,6 +185,7 @@ class Limiter:
                 self._wake_in(delay)
                 return
             self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
             self._shared.in_flight += 1
             self._waiting.popleft().set_result(self.rates.take(now))
 

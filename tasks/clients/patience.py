@@ -33,11 +33,15 @@ class Patience:
         self._faults_since: float | None = None
 
     def wait(self, seconds: float) -> None:
-        """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end."""
-        until = self.now() + seconds
+        """Wait in short pieces: polars' handler of SIGINT restarts a wait that Ctrl-C should end.
+
+        They are counted, since the time of day may be set meanwhile.
+        """
         self.check()
-        while (left := until - self.now()) > 0:
-            self._sleep(min(left, 0.2))
+        while seconds > 0:
+            piece = min(seconds, 0.2)
+            self._sleep(piece)
+            seconds -= piece
             self.check()
 
     def call(self, attempt: Callable[[], None], what: str) -> None:

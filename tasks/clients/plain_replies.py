@@ -14,11 +14,11 @@ from tasks.clients.wire import Wire
 
 # 32,768 tokens of any script are far below it; a server that says more says nonsense.
 REPLY_BYTES = 4 << 20
-# A gateway's own word on what a call cost; litellm reads it.
-COST_HEADER = "x-litellm-response-cost"
 # A server that answers with ever new model names must not fill the memory.
 MANY_MODELS = 100
 PLAIN_FINISHES = frozenset({"stop", "length", "content_filter"})
+# Any other has a price of its own.
+PLAIN_TIERS = (None, "auto", "default")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PlainReplies:
             CallFault: It is no reply.
         """
         try:
-            reply = None if COST_HEADER in headers else self._read_plain(orjson.loads(content), headers)
+            reply = None if llm.COST_HEADER in headers else self._read_plain(orjson.loads(content), headers)
         except (ValueError, LookupError, TypeError, AttributeError):
             reply = None
         return reply or self._wire.read(content, headers)
@@ -65,13 +65,14 @@ class PlainReplies:
             and not text.startswith("<")  # litellm takes a leading think block off
             and finish_reason in PLAIN_FINISHES
             and not message.get("tool_calls")
+            and not message.get("annotations")  # a search on the web is paid for
             and not reply.get("error")
+            and reply.get("service_tier") in PLAIN_TIERS
             and type(given) is int
             and type(made) is int
             and 0 < given < llm.MOST_TOKENS
             and 0 <= made < llm.MOST_TOKENS
             and usage["total_tokens"] == given + made
-            and not usage.get("cost")
         )
         if not plain:
             return None
@@ -84,7 +85,7 @@ class PlainReplies:
             model_answered=tariff.model,
             input_tokens=given,
             output_tokens=made,
-            headers={name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()},
+            headers={name.lower(): headers[name] for name in headers if "ratelimit" in name.lower()},
             cost_usd=given * tariff.per_token[0] + made * tariff.per_token[1] if tariff.per_token else None,
         )
 
@@ -159,5 +160,7 @@ _SAMPLES = (
     _sample({"content": None}),
     _sample({"content": "x"}, "end_turn"),
     _sample({"content": "x"}, usage={"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240} | _DETAILS),
+    # litellm heeds no cost that a usage tells of.
+    _sample({"content": "x"}, usage={"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240, "cost": 0.25}),
     _sample({"content": "x"}, usage={"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}),
 )

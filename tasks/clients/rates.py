@@ -102,7 +102,8 @@ class Rates:
         """Note the end of a call, and the tokens that it took in the place of its guess; None where it took none."""
         self._in_flight.discard(place.number)
         for left in self._left.values():
-            left.earlier -= left.earlier > 0 and place.number < left.number
+            if left.earlier > 0 and place.number < left.number:
+                left.earlier -= 1
         self._next_token += ((tokens or 0) - place.tokens) * self._token_seconds
         if tokens:
             # The first reply is a better guess than ours.

@@ -1,20 +1,23 @@
 """Reads one source object, in any of the formats, as frames of bounded size."""
 
 import csv
-import gzip
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
 
+from tasks.clients.unpacking import measure_rows, split_lines, unpack, with_line_feeds
 from tasks.core.columns import spell_ours
 from tasks.core.errors import SourceError
+from tasks.core.width import check_columns
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")
 COMPRESSIONS = (".gz", ".zst")
 BATCH_ROWS = 20_000
-PIECE_BYTES = 2 << 20
+# Of long rows a frame has fewer.
+BATCH_BYTES = 64 << 20
 
 
 def source_format(uri: str) -> str | None:
@@ -46,10 +49,12 @@ def read_frames(path: Path, uri: str) -> Iterator[pl.DataFrame]:
         SourceError: The object cannot be read; names it, the line and the cause.
     """
     read = _READERS[source_format(uri) or ".txt"]
+    if read is not _read_parquet and next(unpack(path, uri), b"").startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceError(f"{uri} is UTF-16 text. Save it as UTF-8, and run again.")
     try:
         yield from read(path, uri)
-    except pl.exceptions.PolarsError as error:
-        cause = str(error).splitlines()[0][:200]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        cause = next(iter(str(error).splitlines()), "polars gave up")[:200]
         raise SourceError(f"{uri} cannot be read: {cause}. Mend or remove it, and run again.") from error
 
 
@@ -62,25 +67,32 @@ def _with_text_task(batch: pl.DataFrame, uri: str) -> pl.DataFrame:
         )
     if batch.schema["task"] not in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         raise SourceError(f"{uri}: column 'task' holds {batch.schema['task']}, but descriptions are text.")
+    if "language" in batch.columns and batch.schema["language"].is_nested():
+        raise SourceError(
+            f"{uri}: column 'language' holds {batch.schema['language']}, but a language is one name or code. "
+            "Write a line for each language, or rename the column if it means something else."
+        )
     return batch.with_columns(pl.col("task").cast(pl.String))
 
 
 def _read_jsonl(path: Path, uri: str) -> Iterator[pl.DataFrame]:
-    first_line = 1
-    for piece in _pieces(path, uri):
+    for first_line, piece in split_lines(unpack(path, uri), uri):
         if piece.strip():
             try:
-                yield pl.read_ndjson(piece, infer_schema_length=None)
+                # Of some rows first: for very many columns the time grows with their square.
+                for rows in (1_000, None):
+                    schema = pl.scan_ndjson(piece, infer_schema_length=rows).collect_schema()
+                    check_columns(schema, uri)
+                yield pl.read_ndjson(piece, schema=schema)
             except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
                 raise _broken_line(piece, first_line, uri, error) from error
-        first_line += piece.count(b"\n")
 
 
 def _broken_line(piece: bytes, first_line: int, uri: str, error: Exception) -> SourceError:
     """Find the line that broke the reading of `piece`."""
     for number, line in enumerate(piece.split(b"\n"), start=first_line):
         try:
-            value = json.loads(line) if line.strip() else {}
+            value = json.loads(line, parse_constant=_finite, parse_float=_finite) if line.strip() else {}
             cause = None if isinstance(value, dict) else "is not a JSON object"
         except ValueError as broken:
             cause = f"is not valid JSON ({broken})"
@@ -93,31 +105,38 @@ def _broken_line(piece: bytes, first_line: int, uri: str, error: Exception) -> S
     return SourceError(f"{uri}, lines {first_line} to {last_line}: {reason}. Mend them, and run again.")
 
 
+def _finite(text: str) -> float:
+    """Read a number, which is none in JSON where it is NaN or infinite."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number there")
+    return value
+
+
 def _read_text(path: Path, uri: str) -> Iterator[pl.DataFrame]:
-    first_line = 1
-    for piece in _pieces(path, uri):
-        # Unicode's other ends of a line are a part of the text.
-        ended = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # Unicode's other ends of a line are a part of the text.
+    for first_line, piece in split_lines(with_line_feeds(unpack(path, uri)), uri):
         try:
-            lines = ended.removesuffix(b"\n").decode().split("\n")
+            lines = piece.removesuffix(b"\n").decode().split("\n")
         except UnicodeDecodeError as error:
-            number = first_line + ended[: error.start].count(b"\n")
+            number = first_line + piece[: error.start].count(b"\n")
             raise SourceError(f"{uri}, line {number}, is not UTF-8 text. Convert it, and run again.") from error
         yield pl.DataFrame({"task": lines}, schema={"task": pl.String})
-        first_line += ended.count(b"\n")
 
 
 def _read_csv(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     if path.stat().st_size:
+        rows = BATCH_BYTES / max(1, measure_rows(unpack(path, uri), uri))
         try:
-            yield from _batches(pl.scan_csv(path, infer_schema=False))
+            yield from _batches(pl.scan_csv(path, infer_schema=False), uri, rows)
         except pl.exceptions.PolarsError as error:
             raise _broken_row(path, uri) or error from error
 
 
 def _broken_row(path: Path, uri: str) -> SourceError | None:
     """Find the row that polars could not read, since it does not say which; None where there is none."""
-    texts = (line.decode() for piece in _pieces(path, uri) for line in piece.splitlines(keepends=True))
+    texts = (
+        line.decode() for _, piece in split_lines(unpack(path, uri), uri) for line in piece.splitlines(keepends=True)
+    )
     rows = csv.reader(texts, strict=True)
     number, width, cause = 1, 0, ""
     try:
@@ -138,41 +157,22 @@ def _read_parquet(path: Path, uri: str) -> Iterator[pl.DataFrame]:
     if uri.lower().endswith(COMPRESSIONS):
         unpacked = path.with_suffix(".unpacked")
         with unpacked.open("wb") as target:
-            target.writelines(_unpack(path, uri))
+            target.writelines(unpack(path, uri))
         path = unpacked
-    yield from _batches(pl.scan_parquet(path, hive_partitioning=False))
+    rows = pl.scan_parquet(path, hive_partitioning=False)
+    named, found = rows.select(pl.len()).collect().item(), 0
+    for batch in _batches(rows, uri):
+        found += batch.height
+        yield batch
+    if found != named:
+        # A thread of polars that breaks on a damaged page ends the frames as if there were no more.
+        raise SourceError(f"{uri} cannot be read: it names {named:,} rows, and has {found:,}. Upload it again.")
 
 
-def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    yield from frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming")
-
-
-def _pieces(path: Path, uri: str) -> Iterator[bytes]:
-    """Yield the unpacked bytes in pieces that end at the end of a line, without a byte order mark."""
-    rest = b""
-    for number, block in enumerate(_unpack(path, uri)):
-        rest += block.removeprefix(b"\xef\xbb\xbf") if number == 0 else block
-        cut = rest.rfind(b"\n") + 1
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-    if rest:
-        yield rest
-
-
-def _unpack(path: Path, uri: str) -> Iterator[bytes]:
-    import zstandard  # noqa: PLC0415  (only needed where a source is packed)
-
-    name = uri.lower()
-    opener: Callable[..., object] = (
-        gzip.open if name.endswith(".gz") else zstandard.open if name.endswith(".zst") else open
-    )
-    try:
-        with opener(path, "rb") as stream:  # type: ignore[attr-defined]
-            while block := stream.read(PIECE_BYTES):
-                yield block
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise SourceError(f"{uri} cannot be unpacked: {error}. Upload it again.") from error
+def _batches(frame: pl.LazyFrame, uri: str, most_rows: float = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+    check_columns(frame.collect_schema(), uri)
+    rows = max(1, min(BATCH_ROWS, int(most_rows)))
+    yield from frame.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming")
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[pl.DataFrame]]] = {

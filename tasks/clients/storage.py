@@ -10,19 +10,21 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from tasks.clients.access import SERVER_SIDE_ENCRYPTION, Access, resolve_access
-from tasks.clients.storage_errors import storage_errors
-from tasks.core.errors import SourceError, StorageError
+from tasks.clients.storage_errors import storage_errors, translate_error
+from tasks.core.errors import SourceError
 from tasks.core.layout import split_uri
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 COPY_BYTES = 8 << 20
+# Half a lease's term: one answer that never comes costs no lease.
+READ_SECONDS = 15
 # As many as one request of S3's may name.
 DELETED_AT_ONCE = 1000
 _CONTENT_TYPES = {
@@ -51,17 +53,20 @@ def filesystem() -> "S3FileSystem":
 def _filesystem(access: Access, _pid: int) -> "S3FileSystem":
     from s3fs import S3FileSystem  # noqa: PLC0415  (0.5 s: not for --help)
 
-    return S3FileSystem(
+    found = S3FileSystem(
         key=access.key,
         secret=access.secret,
         token=access.token or None,
         endpoint_url=access.endpoint or None,
-        client_kwargs={"region_name": access.region},
-        config_kwargs={"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 4}},
+        client_kwargs={"region_name": access.region, "verify": access.authorities or None},
+        config_kwargs={"connect_timeout": 5, "read_timeout": READ_SECONDS, "retries": {"max_attempts": 4}},
         s3_additional_kwargs={SERVER_SIDE_ENCRYPTION[name]: value for name, value in access.encryption},
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+    # Each of its tries is five of botocore's; a second one is for an answer that is cut off, which botocore gives up.
+    found.retries = 2
+    return found
 
 
 def require_bucket(uri: str) -> None:
@@ -72,7 +77,11 @@ def require_bucket(uri: str) -> None:
     """
     bucket, key = split_uri(uri)
     with storage_errors(uri):
-        filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        try:
+            filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        except FileNotFoundError as error:
+            # What is no storage at all does not say of what.
+            raise translate_error(OSError("NoSuchBucket"), uri) from error
 
 
 def list_objects(uri: str) -> list[StoredObject]:
@@ -98,18 +107,19 @@ def download(item: StoredObject, path: Path) -> None:
     Raises:
         SourceError: It was changed since.
     """
+    changed = SourceError(f"{item.uri} was changed while it was read. Run again when its upload is done.")
     with storage_errors(item.uri):
         source = filesystem().open(item.uri, "rb", block_size=COPY_BYTES, cache_type="readahead")
         with source, path.open("wb") as target:
             if source.details["ETag"].strip('"') != item.etag:
-                raise SourceError(f"{item.uri} was changed while it was read. Run again when its upload is done.")
-            shutil.copyfileobj(source, target, COPY_BYTES)
-
-
-def upload(path: Path, uri: str) -> None:
-    """Copy a local file to a new object."""
-    with storage_errors(uri):
-        filesystem().put_file(str(path), uri)
+                raise changed
+            try:
+                shutil.copyfileobj(source, target, COPY_BYTES)
+            except OSError as error:
+                # s3fs asks for each further part of what it opened only.
+                if _is_refused(error):
+                    raise changed from error
+                raise
 
 
 def read_bytes(uri: str) -> bytes:
@@ -121,18 +131,14 @@ def read_bytes(uri: str) -> bytes:
 
 def find_bytes(uri: str) -> tuple[bytes, str] | None:
     """Return the content and ETag of an object, None where there is none."""
-    bucket, key = split_uri(uri)
+    head = _find_head(uri)
+    if head is None:
+        return None
     with storage_errors(uri):
         try:
-            fs = filesystem()
-            etag = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
-            return fs.cat_file(uri), etag
+            return filesystem().cat_file(uri), head["ETag"]
         except FileNotFoundError:
             return None
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey"}:
-                return None
-            raise
 
 
 def seconds_since_written(uri: str) -> float | None:
@@ -140,19 +146,21 @@ def seconds_since_written(uri: str) -> float | None:
 
     Infinity where the storage does not tell the time.
     """
+    head = _find_head(uri)
+    if head is None:
+        return None
+    told = head["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return (parsedate_to_datetime(told) - head["LastModified"]).total_seconds() if told else float("inf")
+
+
+def _find_head(uri: str) -> dict[str, Any] | None:
     bucket, key = split_uri(uri)
     with storage_errors(uri):
         try:
-            head = filesystem().call_s3("head_object", Bucket=bucket, Key=key)
+            head: dict[str, Any] = filesystem().call_s3("head_object", Bucket=bucket, Key=key)
         except FileNotFoundError:
             return None
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey"}:
-                return None
-            raise
-    told = head["ResponseMetadata"]["HTTPHeaders"].get("date")
-    age = parsedate_to_datetime(told) - head["LastModified"] if told else None
-    return float("inf") if age is None else age.total_seconds()
+        return head
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -167,49 +175,64 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
     A retried write whose first reply was lost finds its own bytes: that is a success.
     """
-    with storage_errors(uri):
-        try:
-            filesystem().pipe_file(uri, data, mode="create")
-        except FileExistsError:
-            found = find_bytes(uri)
-            return found is not None and found[0] == data
+    if _write_if(uri, data, IfNoneMatch="*"):
         return True
+    found = find_bytes(uri)
+    return found is not None and found[0] == data
 
 
 def replace_bytes(uri: str, data: bytes, etag: str) -> bool:
-    """Overwrite an object only while it still has `etag`; False where it has not."""
+    """Overwrite an object only while it still has `etag`; False where it has not.
+
+    Also where a retried write lost the reply to its first try: whoever has to know reads the object.
+    """
+    return _write_if(uri, data, IfMatch=etag)
+
+
+def _write_if(uri: str, data: bytes, **condition: str) -> bool:
+    """Write an object on a condition of S3's; False where it does not hold, or somebody else writes at this moment."""
     bucket, key = split_uri(uri)
     with storage_errors(uri):
         try:
-            filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=etag)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"PreconditionFailed", "412", "NoSuchKey"}:
-                return False
-            raise
+            filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or "condition" in str(error).lower():
+            if _is_refused(error):
                 return False
             raise
         return True
 
 
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether S3 says that a request's condition does not hold, or that somebody else writes at this moment.
+
+    By its own answer: which of s3fs's errors a refusal becomes depends on the storage.
+    """
+    while error is not None and not isinstance(error, ClientError):
+        error = error.__cause__
+    answer = error.response if error is not None else {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 412 or answer.get("Error", {}).get("Code") in ("ConditionalRequestConflict", "NoSuchKey")
+
+
 def delete_prefix(uri: str) -> None:
-    """Remove every object under `uri`, or the object itself."""
+    """Remove every object under `uri`, or the object itself; see `delete_objects`."""
     with storage_errors(uri):
-        fs = filesystem()
-        names = fs.find(uri)
-        if names:
-            fs.rm(names)
+        names = filesystem().find(uri)
+    # Not by s3fs, which does not say what the storage has refused to remove.
+    delete_objects([f"s3://{name}" for name in names])
 
 
 def delete_objects(uris: list[str]) -> None:
-    """Remove objects; one that is gone already is no error."""
+    """Remove objects; one that is gone already is no error.
+
+    Raises:
+        StorageError: The storage refuses to remove one of them.
+    """
     for first in range(0, len(uris), DELETED_AT_ONCE):
         some = uris[first : first + DELETED_AT_ONCE]
         bucket = split_uri(some[0])[0]
         with storage_errors(some[0]):
             named = [{"Key": split_uri(uri)[1]} for uri in some]
             answer = filesystem().call_s3("delete_objects", Bucket=bucket, Delete={"Objects": named, "Quiet": True})
-            if refused := answer.get("Errors"):
-                key, code = refused[0]["Key"], refused[0]["Code"]
-                raise StorageError(f"The storage does not remove {key} ({code}). Check the bucket's policy.")
+            for refused in answer.get("Errors", []):
+                raise translate_error(OSError(f"{refused['Code']}, not removed"), f"s3://{bucket}/{refused['Key']}")

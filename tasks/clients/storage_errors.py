@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
 import polars as pl
 from botocore.exceptions import (
     BotoCoreError,
@@ -15,6 +16,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from tasks.clients.access import resolve_access
 from tasks.clients.concealment import one_line
@@ -23,6 +25,8 @@ from tasks.core.layout import split_uri
 
 # deltalake draws its errors as a coloured tree.
 _COLOUR = re.compile(r"\x1b\[\d*m|\u21b3")
+# s3fs's for an answer that ends early or is garbled, after it has tried again.
+_UNREADABLE = (aiohttp.ClientError, ResponseParserError)
 
 
 class TransientStorageError(StorageError):
@@ -39,7 +43,7 @@ def storage_errors(uri: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (BotoCoreError, ClientError, OSError) as error:
+    except (BotoCoreError, ClientError, OSError, *_UNREADABLE) as error:
         raise translate_error(error, uri) from error
     except pl.exceptions.PolarsError as error:
         if not _is_full(error):
@@ -53,11 +57,20 @@ _AT = re.compile(r"performing [A-Z]+ (https?://[^\s?]+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What S3's libraries say, in their different words; the first that is found counts.
 _SAYS = {
+    "certificate": r"invalid peer certificate|certificate verify failed",
     "dropped": r"connection (was )?(closed|reset|aborted)|broken pipe|end of file before|error reading a body",
     "bucket": r"NoSuchBucket|bucket does not exist",
     "access": r"status (code:? )?403|AccessDenied|privileges|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
     "silent": r"Connection refused|error sending request|dns error|failed to lookup",
     "transient": r"status (code:? )?(5|429)|SlowDown|InternalError|RequestTimeout|timed out|after \d+ retries",
+}
+# What there is to do where no answer came about.
+_UNANSWERED = {
+    "silent": "Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL, or run again when it is back.",
+    "certificate": (
+        "This machine does not trust the certificate of {endpoint} (asked for {uri}). Set SSL_CERT_FILE to a file with "
+        "that of its authority."
+    ),
 }
 
 
@@ -81,10 +94,15 @@ def translate_error(error: Exception, uri: str) -> StorageError:
         return StorageError(
             f"The storage refuses access to {uri} ({said}). Check the credentials and the bucket's policy."
         )
-    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind == "silent":
-        endpoint = resolve_access().endpoint or "AWS"
-        return StorageError(f"Nothing answers at {endpoint} (asked for {uri}). Check AWS_ENDPOINT_URL.")
-    passing = isinstance(error, ReadTimeoutError | ConnectionError | TimeoutError) or kind in ("dropped", "transient")
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) or kind in _UNANSWERED:
+        said = _UNANSWERED.get(kind, _UNANSWERED["silent"])
+        message = said.format(endpoint=resolve_access().endpoint or "AWS", uri=uri)
+        # It may be back in some seconds.
+        return StorageError(message) if kind == "certificate" else TransientStorageError(message)
+    passing = isinstance(error, (ReadTimeoutError, ConnectionError, TimeoutError, *_UNREADABLE)) or kind in (
+        "dropped",
+        "transient",
+    )
     message = f"The storage failed on {uri}: {text[:300]}. What was paid for is kept; run again."
     return TransientStorageError(message) if passing else StorageError(message)
 

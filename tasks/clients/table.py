@@ -7,16 +7,16 @@ from typing import cast
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tasks.clients import access, storage, storage_errors, table_files
-from tasks.core.errors import StorageError
+from tasks.clients import access, storage_errors, table_files
+from tasks.core.errors import StorageError, UsageError
+from tasks.core.layout import TABLES
 
 COMMIT_ATTEMPTS = 5
 # How far back a commit of our own is looked for.
 RECENT_COMMITS = 50
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=table_files.FILE_ROWS)
 
 # A table at one pinned version, None where nothing was published yet.
 Table = DeltaTable | None
@@ -24,11 +24,26 @@ Table = DeltaTable | None
 
 def open_table(uri: str, version: int | None = None) -> Table:
     """Return the table at one version, the newest unless given; None where none was published yet."""
-    with _table_errors(uri):
+    with table_errors(uri):
         try:
             return DeltaTable(uri, version=version, storage_options=access.object_store_options())
         except TableNotFoundError:
             return None
+
+
+def check_outside(destination: str) -> None:
+    """Check that `destination` lies in no table: an upkeep of that one would remove what it does not know.
+
+    Raises:
+        UsageError: It does; names the table and its destination.
+    """
+    parts = destination.split("/")
+    for end in (end for end, name in enumerate(parts) if end > 2 and name in TABLES):
+        if open_table(uri := "/".join(parts[: end + 1])) is not None:
+            raise UsageError(
+                f"--destination is {destination!r}, which lies in the table {uri} of the destination "
+                f"{'/'.join(parts[:end])}. Name that one, or a place beside it."
+            )
 
 
 def scan(table: Table, partition: str | None = None) -> pl.LazyFrame | None:
@@ -104,7 +119,7 @@ def _commit(held: DeltaTable, rows: pl.LazyFrame, what: Publish, *, overwrite: b
     marks = {"run_id": what.run_id, "partition": what.partition, "publish": what.mark, "number": str(what.number)}
     numbered = [Transaction(_application(what.partition), what.number)]
     commit = table_files.replace_rows if overwrite else table_files.add_rows
-    with _table_errors(held.table_uri):
+    with table_errors(held.table_uri):
         # The table as it was opened: what another run commits after that is a conflict.
         commit(held, rows, what.partition, CommitProperties(custom_metadata=marks, app_transactions=numbered))
 
@@ -130,49 +145,6 @@ def published_partitions(table: Table) -> list[str]:
     return sorted(str(one["partition"]) for one in table.partitions()) if table is not None else []
 
 
-def delete_rows(uri: str, predicate: str) -> int:
-    """Delete rows in one commit and return how many they were; `predicate` is SQL of our own, never outside text."""
-    held = open_table(uri)
-    if held is None:
-        return 0
-    with _table_errors(uri):
-        return int(held.delete(predicate)["num_deleted_rows"] or 0)
-
-
-def tidy(uri: str, history_days: int) -> tuple[int, int]:
-    """Merge small files, write a checkpoint, and remove the files that no version of the last days needs.
-
-    Returns:
-        (files merged, files removed).
-    """
-    held = open_table(uri)
-    if held is None:
-        return 0, 0
-    with _table_errors(uri):
-        merged = held.optimize.compact(writer_properties=_WRITER)
-        removed = held.vacuum(24 * history_days, dry_run=False, enforce_retention_duration=False)
-        held.update_incremental()
-        held.create_checkpoint()
-        held.cleanup_metadata()
-    return int(merged["numFilesRemoved"]), len(removed)
-
-
-def drop_history(uri: str) -> bool:
-    """Remove every version but the newest, with all files that it does not need; False without a table."""
-    held = open_table(uri)
-    if held is None:
-        return False
-    with _table_errors(uri):
-        held.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
-        held.update_incremental()
-        held.create_checkpoint()
-    logs = storage.list_objects(f"{uri}/_delta_log")
-    numbered = {item.uri: item.uri.rpartition("/")[2].partition(".")[0] for item in logs}
-    old = [name for name, number in numbered.items() if number.isdigit() and int(number) < held.version()]
-    storage.delete_objects(old)
-    return True
-
-
 def find_publish(table: Table, mark: str) -> int | None:
     """Return the version that the publish with this mark made, None where it made none."""
     commits = table.history(RECENT_COMMITS) if table is not None else []
@@ -188,7 +160,7 @@ def ensure_table(uri: str, empty: pl.DataFrame) -> None:
         if open_table(uri) is not None:
             return
         try:
-            with _table_errors(uri):
+            with table_errors(uri):
                 write_deltalake(
                     uri,
                     empty,
@@ -206,7 +178,7 @@ def _application(partition: str) -> str:
 
 
 @contextmanager
-def _table_errors(uri: str) -> Iterator[None]:
+def table_errors(uri: str) -> Iterator[None]:
     """Translate deltalake's and polars' errors about `uri`; conflicts and absence pass."""
     try:
         yield

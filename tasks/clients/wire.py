@@ -5,17 +5,23 @@ Beside `bounds` the only module that reaches below litellm's documented function
 """
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from tasks.clients.faults import classify
 from tasks.clients.llm import call_arguments, check_model, import_litellm, read_response
-from tasks.clients.outcome import CallFault, Reply, classify
+from tasks.clients.outcome import CallFault, Reply
 from tasks.core.requests import Recipe
 
 # Providers whose server is OpenAI-compatible at api_base; litellm puts its own name of some before the model's.
 PLAIN, PREFIXED = ("openai", "hosted_vllm"), ("lm_studio", "litellm_proxy")
+# The version that pyproject.toml pins: of no other is it known what lies inside.
+KNOWN_VERSION = "1.106.2"
+# Each has the openai package send headers of its own; it carries the calls of all providers but hosted_vllm.
+HEADER_SETTINGS = ("OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS")
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Wire:
 
     model_name: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     before: bytes
     after: bytes
     ssl: Any
@@ -54,7 +60,7 @@ class Wire:
             )
         except Exception as error:
             raise classify(self._translate(error), self.model_name) from error
-        return read_response(response, self._cost(response))
+        return read_response(response, self._provider, self._cost(response))
 
     def fault(self, status: int, headers: Mapping[str, str], text: str) -> CallFault:
         """Say what a reply with any other status means."""
@@ -80,12 +86,12 @@ class Wire:
 
     def _translate(self, error: Exception) -> Exception:
         """Return litellm's own exception for what a provider said."""
+        litellm = import_litellm()
         try:
-            import_litellm().exception_type(
-                model=self._name, original_exception=error, custom_llm_provider=self._provider
-            )
-        except Exception as mapped:  # noqa: BLE001  (raising it is how litellm returns it)
-            return mapped
+            litellm.exception_type(model=self._name, original_exception=error, custom_llm_provider=self._provider)
+        except Exception as raised:  # noqa: BLE001  (raising it is how litellm returns it)
+            # Any other is a fault of its own, and the status of the provider's says more.
+            return raised if isinstance(raised, tuple(litellm.LITELLM_EXCEPTION_TYPES)) else error
         return error
 
 
@@ -96,15 +102,23 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
         LookupError: Its provider's requests are not of the shape that this module knows.
     """
     litellm = import_litellm()
+    from litellm._version import version  # noqa: PLC0415
     from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider  # noqa: PLC0415
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration  # noqa: PLC0415
+    from litellm.main import responses_api_bridge_check  # noqa: PLC0415
     from litellm.utils import ProviderConfigManager, get_optional_params  # noqa: PLC0415
 
+    if version != KNOWN_VERSION:
+        raise LookupError(f"its version is {version}, and only that of {KNOWN_VERSION} is known inside")
     name, provider = check_model(recipe.model_name)
     if provider not in PLAIN + PREFIXED:
         raise LookupError(f"{provider} is not of the shape that it knows")
+    for setting in HEADER_SETTINGS:
+        if provider != "hosted_vllm" and os.environ.get(setting):
+            raise LookupError(f"{setting} asks for headers of its own")
     config = ProviderConfigManager.get_provider_chat_config(model=name, provider=litellm.LlmProviders(provider))
-    if config is None or _other_endpoint(litellm, name, provider):
+    found, _ = responses_api_bridge_check(model=name, custom_llm_provider=provider, api_base=api_base)
+    if config is None or found.get("mode") not in (None, "chat"):
         raise LookupError(f"{name} is not asked for chat completions")
     key = get_llm_provider(recipe.model_name, api_base=api_base)[2] or litellm.utils.get_secret("OPENAI_API_KEY")
     arguments = call_arguments(recipe, api_base)
@@ -137,10 +151,16 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
         "api_key": key,
         "api_base": api_base,
     }
+    url = config.get_complete_url(**given)
+    if not (url.startswith(api_base.rstrip("/")) and url.endswith("/chat/completions")):
+        raise LookupError(f"it would send to {url}")
+    headers = config.validate_environment(headers={}, messages=[], **given)
+    if headers != {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}:
+        raise LookupError(f"it would send the headers {', '.join(headers) or 'none'}, not the key and the type of JSON")
     return Wire(
         model_name=recipe.model_name,
-        url=config.get_complete_url(**given),
-        headers=config.validate_environment(headers={}, messages=[], **given),
+        url=url,
+        headers=headers,
         before=before,
         after=after,
         ssl=get_ssl_configuration(),
@@ -151,17 +171,9 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
     )
 
 
-def _other_endpoint(litellm: Any, name: str, provider: str) -> bool:
-    """Whether litellm asks another endpoint than chat completions for this model."""
-    try:
-        mode = litellm.get_model_info(name, custom_llm_provider=provider).get("mode")
-    except Exception:  # noqa: BLE001  (it raises a bare Exception for a model that it has no entry of)
-        return False
-    return mode not in (None, "chat")
-
-
 def _response(body: bytes, headers: Mapping[str, str]) -> Any:
     import httpx  # noqa: PLC0415  (litellm's own, and only where litellm reads)
 
-    kept = {name: value for name, value in headers.items() if name not in ("content-encoding", "content-length")}
+    unpacked = ("content-encoding", "content-length")
+    kept = [(name, value) for name, value in headers.items() if name.lower() not in unpacked]
     return httpx.Response(200, content=body, headers=kept)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 # Limits are counted by the minute where a header does not say when they are renewed.
@@ -59,15 +59,21 @@ def read_reset(text: str, now: float) -> float | None:
         seconds = (seconds / 1000 if seconds > 1e12 else seconds) - now
     elif seconds is None:
         try:
-            seconds = datetime.fromisoformat(text.upper()).timestamp() - now
+            seconds = seconds_until(datetime.fromisoformat(text.upper()), now)
         except ValueError:
             return None
     return min(max(seconds, 0.0), LONGEST_SECONDS)
 
 
+def seconds_until(time: datetime, now: float) -> float:
+    """Return the seconds from `now`, a Unix time, to `time`; without a zone of its own it is in UTC, as HTTP has it."""
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() - now
+
+
 def _number(text: str | None) -> float | None:
     try:
-        number = float(text or "")
+        # A header that is there twice is one with a comma: the first counts.
+        number = float((text or "").partition(",")[0])
     except ValueError:
         return None
     return number if math.isfinite(number) else None

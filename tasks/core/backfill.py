@@ -15,8 +15,8 @@ class DayReport(BaseModel):
     """One day of a backfill.
 
     `state` is Prefect's name of how its run ended and `message` the run's headline or
-    error. The figures are None where the run left no report; `cost_usd` also where
-    the model has no price.
+    error. The figures are None where the run left no report that can be read;
+    `cost_usd` also where the model has no price.
     """
 
     partition: str
@@ -33,6 +33,13 @@ class DayReport(BaseModel):
     def done(self) -> bool:
         """Whether the day's run ended well."""
         return self.state == "Completed"
+
+    @property
+    def figures(self) -> list[str]:
+        """What a table shows of it: accepted, rejected, calls paid, from the journal, cost; empty without a report."""
+        counts = (self.accepted, self.rejected, self.paid, self.cached)
+        cost = "" if self.accepted is None else money(self.cost_usd)
+        return [*("" if count is None else f"{count:,}" for count in counts), cost]
 
 
 class BackfillReport(BaseModel):
@@ -56,9 +63,9 @@ def days_between(start_date: date, end_date: date, today: date) -> list[str]:
     """
     count = (end_date - start_date).days + 1
     if count < 1:
-        raise UsageError(f"start_date {start_date} is after end_date {end_date}. Swap them.")
+        raise UsageError(f"--start-date {start_date} is after --end-date {end_date}. Swap them.")
     if end_date > today:
-        raise UsageError(f"end_date {end_date} is in the future: today is {today} (UTC). Give a day that has begun.")
+        raise UsageError(f"--end-date {end_date} is in the future: today is {today} (UTC). Give a day that has begun.")
     if count > MOST_DAYS:
         raise UsageError(
             f"{start_date} to {end_date} are {count:,} days, above {MOST_DAYS}. Check the years, or split."
@@ -121,15 +128,7 @@ def failed_message(days: list[DayReport]) -> str:
 
 def backfill_markdown(days: list[DayReport]) -> str:
     """Return what became of each day, and all of them together, as Markdown."""
-    rows = [
-        [
-            day.partition,
-            escape(day.state),
-            *("" if figure is None else f"{figure:,}" for figure in (day.accepted, day.rejected, day.paid, day.cached)),
-            "" if day.accepted is None else money(day.cost_usd),
-        ]
-        for day in days
-    ]
+    rows = [[day.partition, escape(day.state), *day.figures] for day in days]
     done = sum(day.done for day in days)
     accepted = sum(day.accepted or 0 for day in days)
     header = ["Day", "State", "Accepted", "Rejected", "Calls paid", "From the journal", "Cost"]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, WithJsonSchema
@@ -85,6 +86,11 @@ class Brainstorm:
     category: Category
 
 
+def most_lists(wish: Brainstorm) -> int:
+    """Return how many lists are asked for at most."""
+    return 3 * ceil(wish.wanted / LIST_LENGTH)
+
+
 @dataclass(frozen=True)
 class ListRequest:
     """One wanted list of descriptions, and the setting that its prompt names."""
@@ -103,7 +109,8 @@ def request_lists(wish: Brainstorm, first: int, count: int) -> list[ListRequest]
     seed = wish.order.recipe.seed
     topics, personas = _mix(wish.topics or TOPICS, seed), _mix(PERSONAS, seed)
     numbers = range(first, first + count)
-    settings = [(topics[at % len(topics)], personas[(at + at // len(topics)) % len(personas)]) for at in numbers]
+    places = [divmod(at, len(topics)) for at in numbers]
+    settings = [(topics[at], personas[(at + round_) % len(personas)]) for round_, at in places]
     prompts = [TEMPLATE.format(count=LIST_LENGTH, topic=topic, persona=persona) for topic, persona in settings]
     keys = request_keys(wish.order.recipe, prompts, numbers)
     return [ListRequest(key, prompt, *setting) for key, prompt, setting in zip(keys, prompts, settings, strict=True)]

@@ -46,6 +46,7 @@ min-width:2px}
 .columns i{flex:1;background:var(--bar);border-radius:2px 2px 0 0;min-height:1px}
 .axis{display:flex;justify-content:space-between;color:var(--soft);font-size:12px}
 details{border-top:1px solid var(--line);padding:7px 0}summary{cursor:pointer}code{font-size:13px}
+@media(max-width:640px){td.name{white-space:normal}td.bar{min-width:60px}}
 @media print{body{background:#fff}section,.card{break-inside:avoid}}
 """
 

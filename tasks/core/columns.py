@@ -143,6 +143,11 @@ def source_names(columns: Iterable[str], uri: str = "") -> dict[str, str]:
     return names
 
 
+def carried(name: str) -> str:
+    """Return what the source's own column `name` is called from step to step: no step's own column is called so."""
+    return f"source.{name}"
+
+
 def with_missing(rows: pl.LazyFrame, wanted: Schema) -> pl.LazyFrame:
     """Return `rows` with nulls for the `wanted` columns that it lacks: an older version wrote it."""
     held = rows.collect_schema()
@@ -190,8 +195,8 @@ def fit_source_columns(
 ) -> dict[str, pl.DataType]:
     """Return the type that each source column is stored as beside the `published` ones; spell_columns comes before.
 
-    A column that holds only nulls takes the published type, and whole numbers
-    fit a column of decimals; a new column is added as it is.
+    What holds only nulls, a column, a field or a list's elements, takes the published type, and
+    whole numbers fit decimals; a new column is added as it is.
 
     Raises:
         SchemaError: Any other difference; names the column and both types.
@@ -199,10 +204,8 @@ def fit_source_columns(
     fitted = {}
     for name, dtype in source.items():
         wanted = published.get(name)
-        if wanted is None or dtype == wanted or isinstance(dtype, pl.Null):
+        if wanted is None or _fits(dtype, wanted):
             fitted[name] = wanted or storable(dtype)
-        elif (dtype.is_integer() and (wanted.is_float() or wanted == pl.Int64)) or storable(dtype) == wanted:
-            fitted[name] = wanted
         else:
             raise SchemaError(
                 f"The source's column {name!r} is {dtype}, but {table} holds it as {wanted}. "
@@ -210,3 +213,16 @@ def fit_source_columns(
                 "or publish to another destination."
             )
     return fitted
+
+
+def _fits(dtype: PolarsDataType, wanted: PolarsDataType) -> bool:
+    """Whether each value of `dtype` is one of `wanted`, too."""
+    if isinstance(dtype, pl.List) and isinstance(wanted, pl.List):
+        return _fits(dtype.inner, wanted.inner)
+    if isinstance(dtype, pl.Struct) and isinstance(wanted, pl.Struct):
+        pairs = list(zip(dtype.fields, wanted.fields, strict=False))
+        same = [field.name for field in dtype.fields] == [field.name for field in wanted.fields]
+        return same and all(_fits(one.dtype, other.dtype) for one, other in pairs)
+    if dtype == pl.Null or storable(dtype) == wanted:
+        return True
+    return dtype.is_integer() and (wanted.is_float() or wanted == pl.Int64)

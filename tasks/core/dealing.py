@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 # A process is lent what so many times all its calls in flight can cost, so that one that dies loses little.
 ROUNDS_LENT = 2
+# What buys a call, in what it can cost: sums of dollars are rounded.
+ENOUGH = 1 + 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def deal(money: float, standings: Mapping[str, Standing], most_in_flight: int) -
     """Return what each process may spend in all from now on.
 
     What is left goes in equal parts to those at work, or to as many of them as it
-    buys a call each; the others give back what they have not used. The sum of the
+    buys a call each, the cheaper calls first; the others give back what they have not used. The sum of the
     ceilings in force, and of those dealt where they are higher, is never above
     `money`: what is given back is dealt out only when its ceiling is down.
 
@@ -45,10 +48,11 @@ def deal(money: float, standings: Mapping[str, Standing], most_in_flight: int) -
         most_in_flight: Calls that one process may have in flight.
     """
     rest = money - sum(one.committed for one in standings.values())
-    busy = sorted((not one.short, name) for name, one in standings.items() if one.busy)
-    asked = max((standings[name].asked for _, name in busy), default=0.0)
-    served = [name for _, name in busy[: _count(rest, asked)]]
-    part = min(rest / len(served), ROUNDS_LENT * most_in_flight * asked) if served else 0.0
+    busy = sorted((not one.short, one.asked, name) for name, one in standings.items() if one.busy)
+    most = list(accumulate((asked for _, asked, _ in busy), max))
+    count = max((at for at, asked in enumerate(most, 1) if rest >= at * asked * ENOUGH), default=0)
+    served = [name for _, _, name in busy[:count]]
+    part = min(rest / count, ROUNDS_LENT * most_in_flight * most[count - 1]) if count else 0.0
     free = max(0.0, money - sum(one.ceiling for one in standings.values()))
     dealt = {}
     for name, one in standings.items():
@@ -65,9 +69,4 @@ def is_spent(money: float, standings: Mapping[str, Standing]) -> bool:
     if not busy or any(one.in_flight or not one.short for one in busy):
         return False
     rest = money - sum(one.committed for one in standings.values())
-    return rest < min(one.asked for one in busy)
-
-
-def _count(rest: float, asked: float) -> int:
-    """Return how many processes can make a call each."""
-    return max(0, int(rest / asked)) if asked else 0
+    return rest < min(one.asked for one in busy) * ENOUGH

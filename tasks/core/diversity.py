@@ -1,10 +1,12 @@
-"""What the variations of later samples bring, measured value by value."""
+"""How different texts are, and what the variations of later samples bring to that, value by value."""
+
+from collections.abc import Sequence
 
 import polars as pl
 
 from tasks.core.columns import ACCEPTED, TEXTS
 from tasks.core.duplicates import REPEATED
-from tasks.core.profiles import distinct
+from tasks.core.keys import fold
 from tasks.core.report import VariationFigures
 
 # distinct-n falls with the number of texts, so it is compared at this many pairs only.
@@ -36,3 +38,17 @@ def measure_variations(judged: pl.LazyFrame) -> dict[str, VariationFigures]:
 
 def _distinct_2(texts: pl.Series) -> float | None:
     return distinct(texts.head(VARIED_PAIRS))[1] if len(texts) >= VARIED_PAIRS else None
+
+
+def distinct(texts: pl.Series) -> list[float]:
+    """Return distinct-1 and distinct-2: distinct words, and pairs of words, a word or pair.
+
+    Source: arXiv:1510.03055.
+    """
+    folded = texts.to_frame("text").select(fold(pl.col("text"))).to_series()
+    return [_distinct_share([text.split() for text in folded], size) for size in (1, 2)]
+
+
+def _distinct_share(texts: Sequence[Sequence[str]], size: int) -> float:
+    found = [tuple(words[at : at + size]) for words in texts for at in range(len(words) - size + 1)]
+    return len(set(found)) / len(found) if found else 0.0

@@ -4,6 +4,8 @@ from itertools import accumulate
 
 from pydantic import BaseModel
 
+# Below this many judged rows a share of them says nothing.
+ENOUGH_ROWS = 20
 # Lengths are counted in steps of so many characters.
 LENGTH_STEP = 2
 
@@ -40,7 +42,8 @@ class Profile(BaseModel):
         """Return the length that `share` of the texts do not exceed."""
         lengths = sorted(self.lengths[column].items())
         reached = zip(lengths, accumulate(rows for _, rows in lengths), strict=True)
-        return next((start for (start, _), rows in reached if rows >= share), lengths[-1][0]) + LENGTH_STEP - 1
+        # Sums of shares are rounded.
+        return next((start for (start, _), rows in reached if rows > share - 1e-9), lengths[-1][0]) + LENGTH_STEP - 1
 
 
 class Measure(BaseModel):
@@ -58,7 +61,7 @@ class Measure(BaseModel):
 
 
 class Drift(BaseModel):
-    """How a partition differs from `partition`, the one published before it."""
+    """How a partition differs from `partition`, the last one before it of ENOUGH_ROWS rows."""
 
     partition: str
     measures: list[Measure]

@@ -8,13 +8,16 @@ that share a text's key: nothing grows with the square of the rows.
 import polars as pl
 
 from tasks.core.columns import TEXTS, Schema
-from tasks.core.keys import fold, hash_words, text_key
+from tasks.core.keys import fold, hash_each, hash_words, text_key
 
 DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"
 # A judged row that repeats another one.
 REPEATED = pl.any_horizontal(pl.col("reasons").list.contains(name) for name in (DUPLICATE, NEAR_DUPLICATE))
 # Below this many words, one word is a large part of what a text says.
 ENOUGH_WORDS = 4
+# Where words are not spaced, a word is one character or two, and so many are enough.
+ENOUGH_CHARACTERS = 8
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 KEYS: Schema = {"pair_key": pl.Int64, "input_key": pl.Int64, "positive_key": pl.Int64}
 _EARLIER = -1
 # Rows whose variants are compared at once: about ten 24-byte variants each.
@@ -25,7 +28,8 @@ def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) 
     """Return the pairs that repeat one which stands earlier in plan order, or is published.
 
     `duplicate`: the same words in both texts, in whatever order. `near_duplicate`:
-    but for one word in a text of ENOUGH_WORDS or more, replaced, added or left out.
+    but for one word in a text of ENOUGH_WORDS or more, replaced, added or left out,
+    or for one or two characters in a row, in one of ENOUGH_CHARACTERS, where words are not spaced.
 
     Args:
         pairs: plan_row, KEYS, input and positive_document.
@@ -51,24 +55,31 @@ def find_duplicates(pairs: pl.LazyFrame, published: pl.LazyFrame | None = None) 
     return found.unique("plan_row", keep="first", maintain_order=True)
 
 
-def _sharing(keys: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """Return the rows of which another row has one of those keys, too.
+def _sharing(keys: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the rows of which another row has that key, too."""
+    return keys.filter(pl.col(name).is_in(_find_repeated(keys[name])))
+
+
+def _find_repeated(keys: pl.Series) -> pl.Series:
+    """Return a list of the keys that are there twice.
 
     Sorting takes 8 bytes a row; is_duplicated makes a list for each key.
     """
-    repeated = []
-    for name in names:
-        ordered = keys[name].sort()
-        repeated.append(pl.col(name).is_in(ordered.filter(ordered == ordered.shift()).unique().implode()))
-    return keys.filter(pl.any_horizontal(repeated))
+    ordered = keys.sort()
+    return ordered.filter(ordered == ordered.shift()).unique().implode()
 
 
 def _find_near(rows: pl.LazyFrame, candidates: pl.DataFrame, same: str, text: str) -> pl.DataFrame:
     """Find pairs whose `same` key is an earlier one's and whose `text` is but for one word."""
+    folded = pl.col("folded")
+    unspaced = 2 * folded.str.count_matches(_UNSPACED) >= folded.str.len_chars()
+    characters = pl.when("unspaced").then(folded).str.replace_all(" ", "", literal=True).str.extract_all("(?s).")
     words = (
         rows.join(candidates.lazy(), on="pair_key", how="semi")
-        .select("plan_row", same, word=hash_words(fold(pl.col(text))))
-        .filter(pl.col("word").list.len() >= ENOUGH_WORDS)
+        .select("plan_row", same, folded=fold(pl.col(text)))
+        .with_columns(unspaced=unspaced)
+        .select("plan_row", same, "unspaced", word=pl.coalesce(hash_each(characters), hash_words(folded)))
+        .filter(pl.col("word").list.len() >= pl.when("unspaced").then(ENOUGH_CHARACTERS).otherwise(ENOUGH_WORDS))
         .collect(engine="streaming")
     )
     parts = 1 + words.height // _PART_ROWS
@@ -78,9 +89,11 @@ def _find_near(rows: pl.LazyFrame, candidates: pl.DataFrame, same: str, text: st
 
 def _find_variants(words: pl.DataFrame, same: str) -> pl.DataFrame:
     """Find rows of which a variant, the text or all but one of its words, is an earlier row's, too."""
+    # The sum of two hashes stands for two characters in a row, as that of all does for the text.
+    two = pl.when("unspaced").then(pl.col("word").list.eval(pl.element() + pl.element().shift()).list.drop_nulls())
     return (
         words.lazy()
-        .with_columns(whole=text_key(pl.col("word")))
+        .with_columns(whole=text_key(pl.col("word")), word=pl.col("word").list.concat(two.fill_null([])))
         .explode("word")
         .select("plan_row", same, variant=pl.concat_list("whole", pl.col("whole") - pl.col("word")))
         .explode("variant")
@@ -92,7 +105,7 @@ def _find_variants(words: pl.DataFrame, same: str) -> pl.DataFrame:
 
 
 def find_groups(pairs: pl.LazyFrame) -> pl.DataFrame:
-    """Return the pairs that share a text with another one, with the group they form.
+    """Return the pairs that share a text with another one, in whichever place, with the group they form.
 
     In a batch, a pair of the same group is no negative: its text is right, too.
 
@@ -103,14 +116,20 @@ def find_groups(pairs: pl.LazyFrame) -> pl.DataFrame:
         pair_key, once each, and group_id: the least pair_key of all that are joined by shared texts.
     """
     keys = pairs.select(*KEYS).collect(engine="streaming")
-    texts = ("input_key", "positive_key")
-    once = _sharing(keys, *texts).filter(pl.col("pair_key").is_first_distinct())
-    groups = _sharing(once, *texts).with_columns(group_id=pl.col("pair_key"))
+    once = _sharing_a_text(keys).filter(pl.col("pair_key").is_first_distinct())
+    groups = _sharing_a_text(once).with_columns(group_id=pl.col("pair_key"))
     while True:
         # Each round carries the least key one shared text further.
-        joined = groups
-        for name in texts:
-            joined = joined.with_columns(pl.col("group_id").min().over(name))
+        texts = pl.concat(groups.select("group_id", text=name) for name in ("input_key", "positive_key"))
+        least = texts.select(pl.col("group_id").min().over("text")).to_series()
+        joined = groups.with_columns(group_id=pl.min_horizontal(least.head(groups.height), least.tail(groups.height)))
         if joined["group_id"].equals(groups["group_id"]):
             return groups.select("pair_key", "group_id")
         groups = joined
+
+
+def _sharing_a_text(keys: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of which another row has a text, too, as its input or as its positive document."""
+    other = keys.filter(pl.col("positive_key") != pl.col("input_key"))["positive_key"]
+    texts = pl.concat([keys["input_key"], other])
+    return keys.filter(pl.any_horizontal(pl.col("input_key", "positive_key").is_in(_find_repeated(texts))))

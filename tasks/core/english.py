@@ -8,24 +8,24 @@ import polars as pl
 
 # Words that are hardly ever seen in another language.
 _OWN = """
-the and with that this from your which what how when where who why you my their them these those into should
-would could need they have been were does our its without about before after between over then than through while
-because there some other each every any many much only also very such something someone anything nothing
-everything made make makes making find finding looking getting using got know known think keep give want wants
-often always never still better best old new good year years work works people near under both another own few
-one two three first last out up off all more most like time day way help house home
+the and with that this from your which what how when where who why you my their them these those into should would
+could need they been were does our its without about before after between then than through while because there some
+other each every any many much only also very such something someone anything nothing everything made makes making
+finding looking getting using got know known think keep want wants often always never still better old new good year
+years works people near both another own few two three out off more most day way help house
 """
-# Frequent ones that other languages have, too, or that are seen in them.
+# Frequent ones that other languages have, too, or that are seen in them: Danish "over", German "Home Office".
 _SHARED = """
-a an of to for in on is by at as or it i can do are was will his her he we be not no people know see back go well right
-life world great man long look part state three high little down left start end place come say tell ask show play run
-move live feel try leave call put mean change point water food school book room money child children family friend city
-town street road car night morning week month today small big large young early late easy hard free open full real sure
-same different next again away around during against within question answer need needs helps used being had has having
-did done going went take takes took may might must if so me us him she just even yes please thank since until per less
-least more enough read write learn buy sell pay price cheap local community public service business company health
-care body head hand eye heart story name number list line group member side form kind white black red blue green low hot
-cold warm quiet safe strong simple short
+a an of to for in on is by at as or it i can do are was will his her he we be not no people know see back go well
+right life world great man long look part state three high little down left start end place come say tell ask show
+play run move live feel try leave call put mean change point water food school book room money child children family
+friend city town street road car night morning week month today small big large young early late easy hard free open
+full real sure same different next again away around during against within question answer need needs helps used being
+had has having did done going went take takes took may might must if so me us him she just even yes please thank since
+until per less least more enough read write learn buy sell pay price cheap local community public service business
+company health care body head hand eye heart story name number list line group member side form kind white black red
+blue green low hot cold warm quiet safe strong simple short over under have find give best home time up all last like
+one first make work
 """
 # The least words and the least share of a text that must be of these, one of its own among them.
 _LEAST_WORDS, _LEAST_SHARE = 2, 0.25

@@ -6,8 +6,8 @@
     ├── StorageError      bucket, credentials, endpoint or permission
     ├── SchemaError       the source's columns do not fit the published table
     ├── ModelError        key, model, quota or parameter that the provider refuses
-    ├── RejectedError     too many rejected rows to publish
-    └── StoppedError      Ctrl-C, SIGTERM or a stop asked for by another step
+    ├── RejectedError     what was made may not be published, or is nothing
+    └── StoppedError      a stop that was asked for, a spent budget, failures in a row, a cluster that is gone
 
 Bad data is never one of these: it becomes a rejected row with its reasons.
 Each takes one message, so that it survives pickling across processes.
@@ -47,8 +47,8 @@ class ModelError(PairmillError):
 
 
 class RejectedError(PairmillError):
-    """More rows were rejected than the run allows; nothing was published."""
+    """Too much was rejected, or rows differ too much from the day before; nothing was published."""
 
 
 class StoppedError(PairmillError):
-    """The run was told to stop; what was paid for is kept."""
+    """The run was told to stop, or cannot go on by now; what was paid for is kept."""

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
+from tasks.core.planning import leaves_nothing
 from tasks.core.plans import Plan
 from tasks.core.price import Price
 from tasks.core.requests import Order
@@ -36,10 +37,11 @@ class Part(NamedTuple):
 class Estimate(BaseModel):
     """What a run would do, estimated without a call and without a write.
 
-    `descriptions` are distinct ones, and `claimed` those (x languages) that a run at work is making, which are in no
-    other figure. `calls` would be paid for at first and
-    `calls_most` with all that may be asked for again. Tokens and `cost_usd` (US
-    dollars, null where the price is unknown) are of `calls`: (at least, at most) of
+    `descriptions` are distinct ones, `too_long` rows left out for a description of more than MOST_CHARACTERS,
+    `unknown_languages` rows left out for what their column language says, and
+    `claimed` those (x languages) that a run at work is making, which are in no other figure. `calls` would be paid for
+    at first and `calls_most` with all that may be asked for again (a redo asks for nothing again). Tokens and
+    `cost_usd` (US dollars, null where the price is unknown) are of `calls`: (at least, at most) of
     what is likely; `tokens_from` and `price_from` say where they are known from.
     """
 
@@ -50,7 +52,9 @@ class Estimate(BaseModel):
     model_name: str
     descriptions: int
     blank: int
+    too_long: int = 0
     repeated: int
+    unknown_languages: dict[str, int] = {}
     already_served: int
     already_rejected: int
     claimed: int
@@ -152,6 +156,7 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         parts: What each model has to do; what fallbacks may take over of that is not known.
     """
     calls = plan.requests - cached
+    attempts = 1 if order.on_published == "redo" else order.max_attempts_per_pair
     least, most = (_add_up_parts(parts, end) for end in (0, 1))
     return Estimate(
         partition=order.partition,
@@ -160,20 +165,23 @@ def estimate(order: Order, plan: Plan, *, cached: int, parts: Sequence[Part]) ->
         model_name=", ".join(one.model_name for one in parts),
         descriptions=plan.descriptions,
         blank=plan.blank,
+        too_long=plan.too_long,
         repeated=plan.repeated,
+        unknown_languages=dict(plan.unknown_languages),
         already_served=plan.already_served,
         already_rejected=plan.already_rejected,
         claimed=plan.claimed,
         requests=plan.requests,
         cached=cached,
         calls=calls,
-        calls_most=max(calls, plan.requests * order.max_attempts_per_pair - cached),
+        calls_most=max(calls, plan.requests * attempts - cached),
         input_tokens=(least.input, most.input),
         output_tokens=(least.output, most.output),
         tokens_from="; ".join(dict.fromkeys(one.per_call.source for one in parts)),
-        cost_usd=(least.cost_usd, most.cost_usd) if all(one.price for one in parts) else None,
+        cost_usd=(least.cost_usd, most.cost_usd) if all(one.price or not one.calls for one in parts) else None,
         price_from="; ".join(dict.fromkeys(one.price_from for one in parts)),
         max_cost_usd=order.max_cost_usd,
-        would_publish=plan.requests > 0 and not order.limit,
+        would_publish=(plan.requests > 0 and not order.limit)
+        or leaves_nothing(order, descriptions=plan.descriptions, requests=plan.requests),
         source_changes=list(plan.source_changes),
     )

@@ -35,7 +35,7 @@ class ExportReport(BaseModel):
     """One export.
 
     `rows` by split; `left_out` counts published pairs that it does not hold, by
-    cause; `judged` and `rejected` count the rows behind it; `files` are the URIs
+    cause; `judged` and `rejected` count the requests behind it; `files` are the URIs
     of the objects by config; `exported` is false where the snapshot was there already.
     """
 

@@ -10,6 +10,7 @@ from tasks.core.languages import LANGUAGES
 
 _UNSPACED = [language.name for language in LANGUAGES.values() if not language.spaced]
 _LETTERS = {language.name: language.letters for language in LANGUAGES.values()}
+_LEAST = {language.name: 8 if language.spaced and not language.syllabic else 4 for language in LANGUAGES.values()}
 _LATIN = LANGUAGES["English"].letters
 
 
@@ -55,6 +56,7 @@ PREPARED: tuple[dict[str, pl.Expr], ...] = (
     | {
         "spaced": ~pl.col("language").is_in(_UNSPACED),
         "letters": pl.col("language").replace_strict(_LETTERS, return_dtype=pl.String),
+        "least": pl.col("language").replace_strict(_LEAST, return_dtype=pl.UInt32),
     },
     {f"split_{name}": split_words(pl.col(f"folded_{name}")) for name in TEXTS}
     | {f"open_{name}": _open(name) for name in TEXTS}

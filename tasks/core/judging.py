@@ -40,6 +40,14 @@ def judge_completions(rows: pl.LazyFrame, order: Order) -> pl.DataFrame:
     )
 
 
+def find_reason(task: str, language: str, text: str, finish_reason: str | None) -> str | None:
+    """Return the first reason to reject a reply by itself, None for a good one."""
+    said = {"task": task, "language": language, "text": text, "finish_reason": finish_reason, "error": None}
+    reply = pl.DataFrame([said], schema=dict.fromkeys(said, pl.String))
+    reasons = judge(reply.hstack(parse_replies(reply)).lazy()).collect()["reasons"].item()
+    return str(reasons[0]) if len(reasons) else None
+
+
 def reject_duplicates(
     judged: pl.LazyFrame, staying: pl.LazyFrame | None = None, among: pl.LazyFrame | None = None
 ) -> pl.LazyFrame:

@@ -25,6 +25,11 @@ class Language(NamedTuple):
         return self.base not in UNSPACED_CODES
 
     @property
+    def syllabic(self) -> bool:
+        """Whether a character of it is a syllable: two words have few of them."""
+        return self.script in ("Hangul", "Ethiopic")
+
+    @property
     def romanised(self) -> bool:
         """Whether it is written in Latin letters although its readers know it in others."""
         return self.code.endswith("_rom")
@@ -36,8 +41,8 @@ class Language(NamedTuple):
 
     @property
     def letters(self) -> str:
-        """A regex of one letter of it."""
-        scripts = [self.script, *_ALSO_IN.get(self.base, ())]
+        """A regex of one letter of it, or one mark that letters of any script may bear."""
+        scripts = [self.script, *_ALSO_IN.get(self.base, ()), "Inherited"]
         return "[" + "".join(_CHARACTERS.get(script, rf"\p{{{script}}}") for script in scripts) + "]"
 
     @property

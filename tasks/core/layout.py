@@ -13,7 +13,7 @@ _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<key
 _REFUSED = '%?#*[]{}|^<>"`\\'
 
 
-def check_uri(uri: str, parameter: str) -> str:
+def check_uri(uri: str, option: str) -> str:
     """Return `uri` without its trailing slash.
 
     Raises:
@@ -22,19 +22,19 @@ def check_uri(uri: str, parameter: str) -> str:
     match = _URI.fullmatch(uri)
     if match is None:
         raise UsageError(
-            f"{parameter} is {uri!r}, but only s3://bucket/prefix is understood. "
+            f"{option} is {uri!r}, but only s3://bucket/prefix is understood. "
             "For any other S3-compatible storage keep s3:// and set AWS_ENDPOINT_URL."
         )
     parts = (match["key"] or "").rstrip("/").split("/")
     # Between the libraries that open it, the rest would mean a pattern, a query or an escape.
     if any(ord(c) < 32 or c in _REFUSED for c in uri) or ".." in parts or "" in parts[:-1]:
         raise UsageError(
-            f"{parameter} is {uri!r}: an empty part, '..', control characters and {' '.join(_REFUSED)} are refused."
+            f"{option} is {uri!r}: an empty part, '..', control characters and {' '.join(_REFUSED)} are refused."
         )
     return uri.rstrip("/")
 
 
-def check_partition(partition: str) -> str:
+def check_partition(partition: str, option: str = "--partition") -> str:
     """Return `partition`, a calendar day as YYYY-MM-DD.
 
     Raises:
@@ -45,7 +45,7 @@ def check_partition(partition: str) -> str:
             return partition
     except ValueError:
         pass
-    raise UsageError(f"partition is {partition!r}. Give a day as YYYY-MM-DD, or leave it empty.")
+    raise UsageError(f"{option} is {partition!r}. Give a day as YYYY-MM-DD, or leave it out.")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -64,7 +64,7 @@ TABLES = ("pairs", "rejected")
 
 @dataclass(frozen=True)
 class Layout:
-    """The names under one destination; see README, "What lies where"."""
+    """The names under one destination; see README, "How to read the result"."""
 
     destination: str
 

@@ -30,10 +30,13 @@ _LONG = re.compile(
     r"|web ?pages?|websites?|blog posts?|manuals?|novels?|speech(?:es)?|summar(?:y|ies)|full text)\b"
 )
 _SEVERAL = re.compile(
-    r";|[.!?]\s+\S|\bas well as\b|\b(?:and|then)(?: also| then)? (?:find|match|retrieve|identify|list|explain|classify"
+    r";|(?<!\be\.g|\bi\.e)[.!?]\s+\S"
+    r"|\bas well as\b|\b(?:and|then)(?: also| then)? (?:find|match|retrieve|identify|list|explain|classify"
     r"|determine|translate|summari[sz]e|rank|write|say|give|decide)\b"
 )
 _SPECIFIC = re.compile(r"\d{2,}|[\"“”«»]|https?:|@\w")
+# Names with capitals that are general enough.
+_LANGUAGE_WORDS = frozenset(word for name in LANGUAGES for word in name.split())
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 # What stands around an item in a text that is no list.
 _AROUND = " \t.,;:'\"`*_()[]{}"
@@ -110,7 +113,7 @@ def clean_item(text: str) -> str:
 def _check(text: str, key: str) -> dict[str, bool]:
     words = len(key.split())
     plain = _TITLES.sub("", text.lower())
-    names = [word for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]{2,}", text) if word not in LANGUAGES]
+    names = [word for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]{2,}", text) if word not in _LANGUAGE_WORDS]
     return {
         "empty": not key,
         "too_short": 0 < words < 4,

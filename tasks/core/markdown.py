@@ -7,7 +7,15 @@ from tasks.core.drift import Profile
 from tasks.core.layout import Layout
 from tasks.core.report import RunReport, headline, reason_rows
 from tasks.core.showing import shown
-from tasks.core.wording import MODEL_COLUMNS, describe_variety, model_rows, money, money_per_pairs, telling_variations
+from tasks.core.wording import (
+    MODEL_COLUMNS,
+    describe_variety,
+    list_unknown,
+    model_rows,
+    money,
+    money_per_pairs,
+    telling_variations,
+)
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")
 
@@ -61,6 +69,8 @@ def _figures(report: RunReport) -> list[list[str]]:
         ["Task descriptions", f"{report.descriptions:,}"],
         ["Served already", f"{report.already_served:,}"],
         *([["Left to another run at work", f"{report.claimed:,}"]] if report.claimed else []),
+        *([["Too long", f"{report.too_long:,}"]] if report.too_long else []),
+        *([["In unknown languages", escape(unknown)]] if (unknown := list_unknown(report.unknown_languages)) else []),
         ["Requests", f"{report.requests:,}, in {report.rounds:,} round{'s' * (report.rounds != 1)}"],
         ["Calls in flight, settled at", f"{report.calls_in_flight:,}"],
         ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
@@ -147,9 +157,9 @@ def _places(report: RunReport, find_address: Callable[[str], str]) -> str:
     places = {
         "This report as a page": layout.report_page(report.run_id, "html"),
         "All its figures as JSON": layout.report(report.run_id),
-        "Pairs (Delta table)": report.pairs_uri,
-        "Rejected rows (Delta table)": layout.rejected,
     }
+    if report.pairs_version is not None:
+        places |= {"Pairs (Delta table)": report.pairs_uri, "Rejected rows (Delta table)": layout.rejected}
     return "\n".join(f"- {name}: {_link(uri, find_address(uri))}" for name, uri in places.items())
 
 

@@ -28,15 +28,15 @@ def read_mix(model_name: str, given: Sequence[str]) -> dict[str, float]:
         name, share = name.strip(), _read_share(said)
         if not name or not 0 < share <= 1:
             raise UsageError(
-                f"model_mix holds {one!r}. Write name=share with a share between 0 and 1, openai/gpt-4.1-mini=0.7."
+                f"--model-mix holds {one!r}. Write name=share with a share between 0 and 1, openai/gpt-4.1-mini=0.7."
             )
         if name in shares:
-            raise UsageError(f"model_mix names {name} twice. Give each model one share.")
+            raise UsageError(f"--model-mix names {name} twice. Give each model one share.")
         shares[name] = share
     left = 1.0 - math.fsum(shares.values())
     if left < -ROUNDING or (left < ROUNDING and model_name not in shares):
         raise UsageError(
-            f"The shares of model_mix add up to {1.0 - left:.9g}. They are parts of 1, and what they leave is for "
+            f"The shares of --model-mix add up to {1.0 - left:.9g}. They are parts of 1, and what they leave is for "
             f"{model_name}: lower them, or give it one too."
         )
     return {model_name: shares.pop(model_name, 0.0) + max(0.0, left)} | shares

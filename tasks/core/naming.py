@@ -32,7 +32,7 @@ def check_language(name: str) -> str:
     )
 
 
-# What people write beside our names and codes; a code falls back to its part before the first hyphen.
+# What people write beside our names and codes; a code falls back to what stands before its last part.
 _ALIASES = {
     "chinese": "Chinese (Simplified)",
     "zh": "Chinese (Simplified)",
@@ -40,6 +40,7 @@ _ALIASES = {
     "zh-sg": "Chinese (Simplified)",
     "zh-tw": "Chinese (Traditional)",
     "zh-hk": "Chinese (Traditional)",
+    "zh-mo": "Chinese (Traditional)",
     "fil": "Filipino",
     "iw": "Hebrew",
     "jw": "Javanese",
@@ -50,15 +51,20 @@ _ALIASES = {
 }
 _SPELLINGS = {
     **_ALIASES,
+    **{f"{language.base}-latn": language.name for language in LANGUAGES.values() if language.romanised},
     **{language.code.casefold().replace("_", "-"): language.name for language in LANGUAGES.values()},
     **{language.name.casefold(): language.name for language in LANGUAGES.values()},
 }
+# Letters of a language's code; what has more before a hyphen is a name.
+_LONGEST_CODE = 3
 
 
 def find_language(text: str) -> str | None:
     """Return the language that a source means by a name or a code in any case, None for an unknown one."""
     folded = text.strip().casefold().replace("_", "-")
-    return _SPELLINGS.get(folded) or _SPELLINGS.get(folded.partition("-")[0])
+    if (found := _SPELLINGS.get(folded)) or len(folded.partition("-")[0]) > _LONGEST_CODE:
+        return found
+    return find_language(folded.rpartition("-")[0]) if "-" in folded else None
 
 
 # Of 1,000 descriptions this many are in each of these languages; the others share the rest equally.
@@ -98,5 +104,5 @@ def resolve_languages(names: list[str]) -> list[str]:
     if ALL in names:
         return list(LANGUAGES)
     if not names:
-        raise UsageError("languages is empty. Name at least one, for example English, or all.")
+        raise UsageError("--languages is empty. Name at least one, for example English, or all.")
     return list(dict.fromkeys(check_language(name) for name in names))

@@ -11,6 +11,7 @@ from tasks.core.wording import (
     MODEL_COLUMNS,
     TITLES,
     describe_variety,
+    list_unknown,
     model_rows,
     money,
     money_per_pairs,
@@ -50,10 +51,11 @@ def report_page(report: RunReport) -> str:
 
 
 def _top(report: RunReport) -> str:
-    share = report.accepted / report.judged if report.judged else 0.0
+    share = report.accepted / max(1, report.judged)
+    of_judged = f", {1 - share:.1%} of {report.judged:,}" if report.judged else ""
     cards = [
         (f"{report.accepted:,}", "accepted pairs", "good"),
-        (f"{report.rejected:,}", f"rejected, {1 - share:.1%} of {report.judged:,}", "bad" if report.rejected else ""),
+        (f"{report.rejected:,}", f"rejected{of_judged}", "bad" if report.rejected else ""),
         (f"{report.shortfall:,}", "pairs still missing", "bad" if report.shortfall else ""),
         (money(report.cost_usd), money_per_pairs(report) or "cost", ""),
         (f"{report.paid:,}", f"calls paid, {report.cached:,} from the journal", ""),
@@ -66,7 +68,11 @@ def _top(report: RunReport) -> str:
         f"<h1>{report.partition}: {_title(report)}</h1>"
         f'<p class="soft">{piece(report.model_name)} · {verdict} · {report.finished_at:%Y-%m-%d %H:%M} UTC</p>'
         f'<div class="cards">{tiles}</div>'
-        f'<div class="split" title="accepted and rejected"><i style="width:{share:.2%}"></i></div>'
+        + (
+            f'<div class="split" title="accepted and rejected"><i style="width:{share:.2%}"></i></div>'
+            if of_judged
+            else ""
+        )
         + (f"<p>The source has changed since this day's last run:</p><ul>{changes}</ul>" if changes else "")
     )
 
@@ -204,8 +210,11 @@ def _run(report: RunReport) -> str:
     facts = {
         "Run": report.run_id,
         "Source": report.source,
-        "Published to": f"{report.pairs_uri}{version}",
+        "Published to": f"{report.pairs_uri}{version}" if report.published else "nothing was published",
         "Task descriptions": f"{report.descriptions:,}; {report.already_served:,} served already, counted by language",
+        "Left to another run at work": f"{report.claimed:,}, counted by language" if report.claimed else "",
+        "Too long": f"{report.too_long:,}" if report.too_long else "",
+        "In unknown languages": list_unknown(report.unknown_languages),
         "Order": f"{report.pairs_per_task} per description and language, seed {report.seed}, {report.on_published}",
         "Rounds of asking": f"{report.rounds}",
         "Repeated calls": f"{report.retried:,}, and {report.throttled:,} told to wait by the provider",

@@ -7,20 +7,24 @@ guessed or evaluated. The rung that held is kept with the row.
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tasks.core.columns import TEXTS
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_THINK = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+# The opening tag may be missing: some chat templates end the prompt with it.
+_THINK = re.compile(r"\A(?:\[THINK\]|(?![\[{`])).*?(?:</think(?:ing)?>|\[/THINK\])", re.DOTALL)
 _FENCE = "```"
 _LIST_TRAILING_COMMA = re.compile(r",(\s*\])\Z")
 _TRAILING_COMMA = re.compile(r",(\s*\}\s*)\Z")
-# ast.literal_eval nests as deep as its text: a reply this long is no short pair.
+# A string in Python's quotes or JSON's, with the escapes that mean the same in both.
+_QUOTED = r"""('(?:[^'\\\n]|\\['"\\bfnrtux])*'|"(?:[^"\\\n]|\\['"\\bfnrtux])*")"""
+_LITERAL_ITEM = re.compile(rf"\s*{_QUOTED}\s*(?:,|\Z)")
+_LITERAL_MEMBER = re.compile(rf"\s*{_QUOTED}\s*:\s*{_QUOTED}\s*(?:,|\Z)")
+# No short pair, and no list of descriptions, is longer.
 _LITERAL_LIMIT = 10_000
-# TypeError: a literal whose key is a list, or that JSON has no form for.
-_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+_UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError)
 
 
 class Parsed(NamedTuple):
@@ -43,7 +47,9 @@ def parse_pair(text: str) -> Parsed:
             value = rung(bare)
         except _UNREADABLE:
             continue
-        return _as_pair(value, "unwrapped" if stage == "strict" and bare != text.strip() else stage)
+        alone = isinstance(value, list) and len(value) == 1
+        unwrapped = stage == "strict" and (alone or bare != text.strip())
+        return _as_pair(value[0] if alone else value, "unwrapped" if unwrapped else stage)
     return Parsed(None, None, None, "unparsable")
 
 
@@ -75,17 +81,27 @@ def _list_trailing_comma(text: str) -> Any:
 
 
 def _list_literal(text: str) -> Any:
-    """Read a list that was written with Python's quotes and is one of JSON otherwise; nothing runs."""
-    if len(text) > _LITERAL_LIMIT:
-        raise ValueError("not a short list")
-    value = ast.literal_eval(text)
-    json.dumps(value)
-    return value
+    """Read a list of strings that was written with Python's quotes."""
+    return [item for [item] in _read_literals(text, "[]", _LITERAL_ITEM)]
+
+
+def _read_literals(text: str, brackets: str, form: re.Pattern[str]) -> list[list[str]]:
+    """Return the strings of each part between `brackets`; nothing runs, and two strings side by side are not one."""
+    if len(text) > _LITERAL_LIMIT or not (text.startswith(brackets[0]) and text.endswith(brackets[1])):
+        raise ValueError("not in these brackets, or not short")
+    inner, at, found = text[1:-1].strip(), 0, []
+    while at < len(inner):
+        part = form.match(inner, at)
+        if part is None:
+            raise ValueError("not only strings")
+        found.append([ast.literal_eval(quoted) for quoted in part.groups()])
+        at = part.end()
+    return found
 
 
 def _unwrap(text: str) -> str:
     """Take off a byte order mark, one leading think block and one fence around the rest."""
-    bare = _THINK.sub("", text.lstrip("\ufeff"), count=1)
+    bare = _THINK.sub("", text.lstrip("\ufeff").strip(), count=1)
     return _unfence(bare.strip())
 
 
@@ -121,24 +137,15 @@ def _trailing_comma(text: str) -> Any:
 
 
 def _python_literal(text: str) -> Any:
-    """Read a dict that was written with Python's quotes; literals only, nothing runs."""
-    if len(text) > _LITERAL_LIMIT or not text.startswith("{"):
-        raise ValueError("not a short dict")
-    tree = ast.parse(text, mode="eval").body
-    if isinstance(tree, ast.Dict):
-        _no_repeats(ast.literal_eval(key) for key in tree.keys if key is not None)
-    return ast.literal_eval(tree)
+    """Read a dict of strings that was written with Python's quotes."""
+    return _unique_object([(key, value) for key, value in _read_literals(text, "{}", _LITERAL_MEMBER)])
 
 
 def _unique_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    _no_repeats(key for key, _ in items)
-    return dict(items)
-
-
-def _no_repeats(keys: Iterable[Any]) -> None:
-    names = list(keys)
-    if len(set(names)) != len(names):
+    found = dict(items)
+    if len(found) != len(items):
         raise ValueError("a key stands twice")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

@@ -9,7 +9,7 @@ import polars as pl
 from tasks.core.columns import REQUESTS, Schema
 from tasks.core.languages import LANGUAGES
 from tasks.core.naming import find_language, mix_shares
-from tasks.core.requests import Order, hash_descriptions, normalise_description
+from tasks.core.requests import MOST_CHARACTERS, Order, hash_descriptions, normalise_description
 from tasks.core.takeovers import assign_models, is_over, key_requests
 
 EXPANDED_ROWS = 20_000
@@ -51,6 +51,19 @@ class Planned:
     claimed: int
     wanted: int
     given_up: pl.DataFrame
+
+
+def leaves_nothing(order: Order, *, descriptions: int, requests: int) -> bool:
+    """Whether a redo leaves its partition without rows, since other partitions serve all that the source holds."""
+    return order.on_published == "redo" and descriptions > 0 and not requests and not order.limit
+
+
+def leave_out_long(batch: pl.DataFrame) -> pl.DataFrame:
+    """Return `batch` without descriptions of more than MOST_CHARACTERS, blanks around them not counted."""
+    # A character has four bytes at most. How many there are is known without the text, which may be
+    # one of megabytes in every row of a small Parquet.
+    some = batch.filter(pl.col("task").str.len_bytes().fill_null(0) <= 4 * MOST_CHARACTERS)
+    return some.filter(pl.col("task").str.strip_chars().str.len_chars().fill_null(0) <= MOST_CHARACTERS)
 
 
 def normalise(batch: pl.DataFrame) -> pl.DataFrame:

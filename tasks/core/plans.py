@@ -58,8 +58,8 @@ class Shard:
 class Plan:
     """What the extract step found and wants: references and counts, never rows.
 
-    Counts are of distinct descriptions, but for `blank`, `repeated` and
-    `unknown_languages` (by what they say), which were left out, `requests`, those of
+    Counts are of distinct descriptions, but for `blank`, `too_long`, `repeated`
+    and `unknown_languages` (by what they say), which were left out, `requests`, those of
     the first round, `already_served`, descriptions x languages, and `already_rejected`:
     requests whose completion this destination has judged and rejected before. `claimed` counts descriptions x
     languages that another run at work is making.
@@ -73,6 +73,7 @@ class Plan:
     shards: tuple[Shard, ...] = ()
     descriptions: int = 0
     blank: int = 0
+    too_long: int = 0
     repeated: int = 0
     unknown_languages: Mapping[str, int] = field(default_factory=dict)
     already_served: int = 0

@@ -1,11 +1,11 @@
 """What the judged rows of a partition look like, beside the partition before and the judgement before."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from tasks.core.columns import ACCEPTED, TEXTS
+from tasks.core.diversity import distinct
 from tasks.core.drift import LENGTH_STEP, Changes, Drift, Measure, Profile, SamplePair
 from tasks.core.duplicates import REPEATED
 from tasks.core.keys import fold, split_words
@@ -159,14 +159,3 @@ def _coarse(lengths: dict[int, float]) -> dict[int, float]:
 
 def _variation(before: dict[Any, float], now: dict[Any, float]) -> float:
     return sum(abs(before.get(key, 0.0) - now.get(key, 0.0)) for key in before.keys() | now.keys()) / 2
-
-
-def distinct(texts: pl.Series) -> list[float]:
-    """Return distinct-1 and distinct-2: distinct words, and pairs of words, a word or pair."""
-    folded = texts.to_frame("text").select(fold(pl.col("text"))).to_series()
-    return [_distinct_share([text.split() for text in folded], size) for size in (1, 2)]
-
-
-def _distinct_share(texts: Sequence[Sequence[str]], size: int) -> float:
-    found = [tuple(words[at : at + size]) for words in texts for at in range(len(words) - size + 1)]
-    return len(set(found)) / len(found) if found else 0.0

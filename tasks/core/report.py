@@ -71,13 +71,14 @@ class ModelFigures(BaseModel):
 class RunReport(BaseModel):
     """One run.
 
-    `descriptions` are distinct ones, `unknown_languages` rows left out for what their
-    column language says, and `already_served` counts descriptions x
-    languages. judged = requests answered or refused for good, and accepted +
+    `descriptions` are distinct ones, `too_long` rows left out for a description of more than
+    MOST_CHARACTERS, `unknown_languages` rows left out for what their column language says, and
+    `already_served` counts descriptions x languages. judged = requests answered or refused for good, and accepted +
     rejected = judged. `turned_down` counts requests that one model turned down and another took
     over; they are judged once, but paid and failed count the calls of both. `failed` are calls without a reply,
     `retried` attempts that were repeated and `throttled` those told to wait;
-    `calls_in_flight` is what the adaptive limit settled at, 0 where no call was made. `batched` of the
+    `calls_in_flight` is what the adaptive limit settled at, or the most that were in flight where that is less, 0
+    where no call was made. `batched` of the
     calls paid were answered by `batches` of the provider's batch API, at half price. Tokens and `cost_usd`
     (US dollars, null when unknown) are of the calls paid in this run, `seconds` of
     the whole run. `rounds` are those of asking again. `shortfall` are pairs still missing,
@@ -104,6 +105,7 @@ class RunReport(BaseModel):
     seed: int
     descriptions: int
     blank: int
+    too_long: int = 0
     repeated: int
     unknown_languages: dict[str, int]
     already_served: int
@@ -157,7 +159,7 @@ def without_texts(report: RunReport) -> RunReport:
 
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
-    if not report.requests:
+    if not report.requests and not report.published:
         short = f", {report.claimed:,} are left to another run at work" if report.claimed else ""
         short += f", {report.given_up:,} have no attempt left" if report.given_up else ""
         return (

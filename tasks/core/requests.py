@@ -18,6 +18,8 @@ from tasks.core.variations import AXES
 OnPublished = Literal["add", "redo"]
 # The most pairs a task, times the most attempts a pair, that a run can order.
 MOST_SAMPLES = 2_000
+# A description is a phrase or a sentence, and stands in every prompt for it: what is longer is a document.
+MOST_CHARACTERS = 10_000
 # What only marks a row, unless the run rejects it; see rules.
 RowFlag = Literal["doubtful_language", "personal_data"]
 LanguageMix = Literal["each", "paper"]

@@ -17,6 +17,7 @@ from tasks.core.requests import RowFlag
 
 # What the client could not obtain; `call_failed` alone may be asked for again.
 CALL_FAILED = "call_failed"
+WRONG_LANGUAGE = "wrong_language"
 REFUSED_CALLS = ("context_window", "content_policy", "bad_request", NO_CHOICES, CALL_FAILED)
 REFUSED = "refused"
 # The reasons for which another model may take a request over.
@@ -26,22 +27,32 @@ REFUSAL = (
     r"(?i)^\W{0,3}(i['’]?m sorry|i am sorry|sorry,? (but )?i|i apologi[sz]e|i can['’]?t |i cannot |i can not "
     r"|i['’]?m (not able|unable)|i am (not able|unable)|as an ai|i won['’]?t |unfortunately,? i)"
 )
+# What refuses to write a pair, and no customer or song that cannot do something else.
 _REFUSAL_IN_TEXT = (
-    r"(?i)^\W{0,3}((i['’]?m |i am )?sorry,? but i (can['’]?t|cannot|am unable|won['’]?t)"
-    r"|i (can['’]?t|cannot) (help|assist|provide|fulfil|comply|create|generate)|as an ai (language )?model)"
+    r"(?i)^\W{0,3}((i['’]?m |i am )?(very |so )?sorry[,.]? (but )?)?i(['’]?m| am)? ?(can['’]?t|cannot|can not|unable to"
+    r"|not able to) ((help|assist)( you)?( with (that|this|your request|the request|such)\b|\W*$)"
+    r"|(fulfil+|comply with|carry out) (that|this|your|the|such) request"
+    r"|(provide|create|generate|write|produce|engage in|continue with) ((that|this|such|any) )?([a-z]+ ){0,2}"
+    r"(content|material)\b( that| which| involving| promoting|\W*$))"
+    r"|^\W{0,3}as an ai( language)?( model| assistant)?,? i "
 )
 # Somewhere in each reply that has this in a text of its pair, where letters and apostrophes may be escaped.
-MAYBE_REFUSED = r"(?i-u)sorry,? but i |i can(no|'|’|\\|t )|as an ai |\\(u00|x)[2-7]"
-_PLACEHOLDER = r"(?i-u)\[(insert|your|add|placeholder)|<(insert|your|input|text|positive)"
+MAYBE_REFUSED = r"(?i-u)i can( no|no|'|’|\\|t )|able to |as an ai|\\(u00|x)[2-7]"
+_PLACEHOLDER = (
+    r"(?i-u)\[(insert|your|add|placeholder)|\[(name|city|company|country|date|location|product|topic)\]"
+    r"|<(insert|your|positive)|^<(input|text)|^(input|positive[ _]document) ?:"
+)
 _PLACEHOLDER_FOLDED = (
     r"lorem ipsum|(your|sample|example|some) (text|input|document|query|sentence) (goes )?here|xxxx"
     r"|(^| )placeholder( |$)"
     r"|^(string|text|input|query|positive document|document|example|sample|todo|tbd|n a|none|null)?$"
+    # What our own prompt says of the two texts.
+    r"|^(the )?text (to be matched|that correctly matches it)$|^(input|positive document) text$"
     r"|^(example|sample) (input|document|query|text|sentence)( [0-9]+)?$"
 )
 _MARKUP = (
-    r"```|\{\s*[\"']|[\"']\s*:\s*[\"'\[{]|</?(a|b|i|p|u|br|div|em|h[1-6]|li|ol|script|span|strong|table|td|tr|ul)"
-    r"(\s[^>]*)?/?>|\*\*[^*]+\*\*|^#{1,6} |\]\(https?:|&(amp|lt|gt|quot|nbsp|#[0-9]+);"
+    r"```|\{\s*[\"']|[\"']\s*:\s*[\"'\[{]|(^<|</)(a|b|i|p|u|div|em|h[1-6]|li|ol|script|span|strong|table|td|tr|ul)"
+    r"(\s[^>]*)?>|<br ?/?>|(^|[^A-Za-z0-9])\*\*[^*]+\*\*|^#{1,6} |\]\(https?:|&(amp|lt|gt|quot|nbsp|#[0-9]+);"
 )
 # Format characters that reorder or hide text, beside Unicode's control characters.
 _CONTROL = r"[\p{Cc}\u{202A}-\u{202E}\u{2066}-\u{2069}\u{FEFF}\u{FFFE}\u{FFFF}]"
@@ -51,8 +62,8 @@ _PHONE = (
     r"|(?:^|[^0-9-])(?:1[ .-])?[0-9]{3}[ .-][0-9]{3}[ .-][0-9]{4}(?:[^0-9-]|$)"
 )
 _CARD = r"(?:^|[^0-9])([3-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,7})(?:[^0-9]|$)"
-# UTF-8 read as Latin-1 or Windows-1252, and the replacement character.
-_MOJIBAKE = r"[ÃÂ][\u{80}-\u{BF}]|â€|â\u{80}|ï¿½|ðŸ|\u{FFFD}|[ÐÑ][\u{80}-\u{BF}][ÐÑ]"
+# UTF-8 read as Latin-1 or Windows-1252, the replacement character, and an escape that was escaped.
+_MOJIBAKE = r"[ÃÂ][\u{80}-\u{BF}]|â€|â\u{80}|ï¿½|ðŸ|\u{FFFD}|[ÐÑ][\u{80}-\u{BF}][ÐÑ]|\\u[0-9a-fA-F]{4}"
 
 
 def _either(rule: str) -> pl.Expr:
@@ -92,8 +103,8 @@ def _passes_luhn(digits: str) -> bool:
 
 
 def _too_short(name: str) -> pl.Expr:
-    spaced = (pl.col(f"chars_{name}") < 8) | (pl.col(f"count_{name}") < 2)
-    return ~_blank(name) & pl.when("spaced").then(spaced).otherwise(pl.col(f"chars_{name}") < 4)
+    too_few = (pl.col(f"chars_{name}") < pl.col("least")) | pl.col("spaced") & (pl.col(f"count_{name}") < 2)
+    return ~_blank(name) & too_few
 
 
 def _too_long(name: str) -> pl.Expr:
@@ -131,10 +142,11 @@ RULES: dict[str, pl.Expr] = {
     "empty": pl.any_horizontal(_blank(name) for name in TEXTS),
     "too_short": pl.any_horizontal(_too_short(name) for name in TEXTS),
     "too_long": pl.any_horizontal(_too_long(name) for name in TEXTS),
-    "identical": (pl.col("folded_input") == pl.col("folded_positive_document")) & (pl.col("folded_input") != ""),
+    "identical": (text_key(pl.col("words_input")) == text_key(pl.col("words_positive_document")))
+    & (pl.col("folded_input") != ""),
     "too_similar": _too_similar(),
     "echoes_task": pl.any_horizontal(_echoes(name) for name in TEXTS),
-    "wrong_language": pl.col("detected").struct["sure"] | pl.any_horizontal(_other_script(name) for name in TEXTS),
+    WRONG_LANGUAGE: pl.col("detected").struct["sure"] | pl.any_horizontal(_other_script(name) for name in TEXTS),
     "placeholder": _either(_PLACEHOLDER)
     | pl.any_horizontal(pl.col(f"folded_{name}").str.contains(_PLACEHOLDER_FOLDED) & ~_blank(name) for name in TEXTS),
     "markup": _either(_MARKUP),

@@ -10,10 +10,10 @@ from datetime import date
 import polars as pl
 
 from tasks.core.columns import LINEAGE, PAIR, with_missing
-from tasks.core.duplicates import KEYS, find_duplicates, find_groups
+from tasks.core.duplicates import DUPLICATE, KEYS, NEAR_DUPLICATE, find_duplicates, find_groups
 from tasks.core.exports import ExportOrder
 from tasks.core.judging import pair_columns
-from tasks.core.keys import fold, hash_words, text_key
+from tasks.core.keys import fold, hash_words, pair_key, text_key
 from tasks.core.languages import LANGUAGES
 
 _FIRST_DAY = date(2000, 1, 1)
@@ -26,7 +26,10 @@ def select_pairs(published: pl.LazyFrame, order: ExportOrder) -> pl.LazyFrame:
 
     The number grows with the day; within one it is a part of the request's key.
     """
-    rows = with_missing(published, {**KEYS, "flags": pl.List(pl.String), "group_id": pl.Int64})
+    rows = with_missing(published, {**KEYS, "flags": pl.List(pl.String), "group_id": pl.Int64}).with_columns(
+        input_key=_known_key("input_key", "input"), positive_key=_known_key("positive_key", "positive_document")
+    )
+    rows = rows.with_columns(pl.col("pair_key").fill_null(pair_key()))
     if order.start_date:
         rows = rows.filter(pl.col("partition") >= order.start_date)
     if order.end_date:
@@ -38,9 +41,18 @@ def select_pairs(published: pl.LazyFrame, order: ExportOrder) -> pl.LazyFrame:
     return rows.with_columns(plan_row=day * 2**_ROW_BITS + within)
 
 
+def _known_key(key: str, text: str) -> pl.Expr:
+    """Return the key of a text, anew where an older version has stored none."""
+    unknown = pl.when(pl.col(key).is_null()).then(pl.col(text))
+    return pl.col(key).fill_null(text_key(hash_words(fold(unknown))))
+
+
 def split_of(validation_share: float, test_share: float) -> pl.Expr:
-    """Return the split of each description by its hash: it never moves, and no other decides it."""
-    place = pl.col("description_hash").str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) / 2**32
+    """Return the split of each description by its hash: it never moves, and no other decides it.
+
+    By the hash's end: by its beginning languages are drawn, and a split would hold few of them.
+    """
+    place = pl.col("description_hash").str.tail(8).str.to_integer(base=16, dtype=pl.Int64) / 2**32
     return (
         pl.when(place < test_share)
         .then(pl.lit("test"))
@@ -54,8 +66,8 @@ def choose_rows(rows: pl.LazyFrame, order: ExportOrder, held_out: pl.Series) -> 
     """Decide which rows the export holds.
 
     Of duplicates in the whole table the earliest partition's survives. A pair of
-    train that shares a text with validation or test is left out, and so is one of
-    validation that shares one with test.
+    train that shares a text with validation or test, in whichever place, is left
+    out, and so is one of validation that shares one with test.
 
     Args:
         rows: As select_pairs returns them.
@@ -85,20 +97,21 @@ def choose_rows(rows: pl.LazyFrame, order: ExportOrder, held_out: pl.Series) -> 
     leave_out("flagged", pl.col("flagged"))
     kept = rows.join(keys.select("plan_row").lazy(), on="plan_row", how="semi")
     found = find_duplicates(kept)
-    for cause in ("duplicate", "near_duplicate"):
+    for cause in (DUPLICATE, NEAR_DUPLICATE):
         leave_out(cause, pl.col("plan_row").is_in(found.filter(pl.col("found") == cause)["plan_row"].implode()))
-    leave_out("held_out", _shares(held_out, held_out))
+    leave_out("held_out", _holds(held_out))
     for split, others in (("validation", ["test"]), ("train", ["validation", "test"])):
         theirs = keys.filter(pl.col("split").is_in(others))
-        shares = _shares(theirs["input_key"], theirs["positive_key"])
+        shares = _holds(pl.concat([theirs["input_key"], theirs["positive_key"]]))
         leave_out("shared_with_another_split", (pl.col("split") == split) & shares)
     groups = find_groups(keys.lazy())
     chosen = keys.join(groups, on="pair_key", how="left").select("plan_row", "pair_key", "split", "group_id")
     return chosen, {cause: rows for cause, rows in left_out.items() if rows}
 
 
-def _shares(inputs: pl.Series, positives: pl.Series) -> pl.Expr:
-    return pl.col("input_key").is_in(inputs.implode()) | pl.col("positive_key").is_in(positives.implode())
+def _holds(texts: pl.Series) -> pl.Expr:
+    """A text of the pair, whichever, has one of these keys."""
+    return pl.any_horizontal(pl.col("input_key", "positive_key").is_in(texts.implode()))
 
 
 def text_keys(texts: pl.Series) -> pl.Series:

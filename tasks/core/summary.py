@@ -6,17 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from tasks.core.columns import ACCEPTED, REPLIED, Schema
+from tasks.core.columns import ACCEPTED, REPLIED
 from tasks.core.diversity import measure_variations
 from tasks.core.drift import SamplePair
-from tasks.core.planning import GROUP
 from tasks.core.plans import Plan, Shard, TurnedDown
 from tasks.core.requests import Order
+from tasks.core.shortfalls import find_shortfalls
 
 SAMPLE_PAIRS = 5
 MOST_SHORTFALLS = 100
-
-_SHORTFALL: Schema = {"task": pl.String, "language": pl.String, "missing": pl.Int64, "reason": pl.String}
 
 
 def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Sequence[Shard] = ()) -> dict[str, Any]:
@@ -42,6 +40,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "seed": order.recipe.seed,
         "descriptions": plan.descriptions,
         "blank": plan.blank,
+        "too_long": plan.too_long,
         "repeated": plan.repeated,
         "unknown_languages": dict(plan.unknown_languages),
         "already_served": plan.already_served,
@@ -56,7 +55,7 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
     }
     counts = _count(plan, judged) if judged is not None else _NOTHING
     counts = counts | _count_turned_down(counts, [one for shard in shards for one in shard.turned_down])
-    short = _find_shortfalls(plan, judged)
+    short = find_shortfalls(plan, judged)
     reasons = short.group_by("reason").agg(pl.col("missing").sum()).sort("missing", "reason", descending=[True, False])
     missing = dict(short.group_by("language").agg(pl.col("missing").sum()).iter_rows())
     judged_languages = counts["by_language"]
@@ -112,45 +111,6 @@ def _compare_models(order: Order, judged: pl.LazyFrame | None, shards: Sequence[
     return found | {name: found[name] | {"cost_usd": None} for name, count in unpriced.items() if count}
 
 
-def _find_shortfalls(plan: Plan, judged: pl.LazyFrame | None) -> pl.DataFrame:
-    """Return task, language, missing and reason of what is still missing, in plan order.
-
-    Of what was given up before, only the examples name their task.
-    """
-    examples = pl.DataFrame(plan.given_up_examples, schema=_SHORTFALL)
-    rest = Counter(plan.given_up_pairs)
-    for _, language, missing, reason in examples.iter_rows():
-        rest[language, reason] -= missing
-    unnamed = [(None, language, missing, reason) for (language, reason), missing in rest.items() if missing]
-    found = [examples, pl.DataFrame(unnamed, schema=_SHORTFALL, orient="row")]
-    if judged is not None:
-        found.insert(0, _find_rejected_for_good(plan, judged))
-    return pl.concat(found)
-
-
-def _find_rejected_for_good(plan: Plan, judged: pl.LazyFrame) -> pl.DataFrame:
-    """Each rejected row is a missing pair, unless a later round's row took its place."""
-    again = pl.col("plan_row") >= plan.requests
-    rows = judged.select("plan_row", "task", *GROUP, "reasons").filter(~ACCEPTED | again)
-    groups = rows.group_by(GROUP).agg(
-        pl.col("plan_row").min(), pl.col("task").first(), missing=(~ACCEPTED).sum().cast(pl.Int64) - again.sum()
-    )
-    reasons = (
-        rows.explode("reasons", empty_as_null=False)
-        .group_by(*GROUP, "reasons")
-        .agg(rows=pl.len())
-        .group_by(GROUP)
-        .agg(reason=pl.col("reasons").sort_by("rows", "reasons", descending=[True, False]).first())
-    )
-    return (
-        groups.filter(pl.col("missing") > 0)
-        .join(reasons, on=GROUP)
-        .sort("plan_row")
-        .select(*_SHORTFALL)
-        .collect(engine="streaming")
-    )
-
-
 _COUNTS = (
     *("judged", "accepted", "rejected", "cached", "paid", "failed", "retried", "throttled"),
     *("input_tokens", "output_tokens", "rounds"),
@@ -180,7 +140,8 @@ def _count(plan: Plan, judged: pl.LazyFrame) -> dict[str, Any]:
                 cached=pl.col("cached").sum(),
                 paid=paid.sum(),
                 failed=(fresh & ~REPLIED).sum(),
-                retried=_sum(pl.col("attempts") - 1, fresh),
+                # A model that is down was asked nothing.
+                retried=_sum(pl.col("attempts") - 1, fresh & (pl.col("attempts") > 0)),
                 throttled=_sum(pl.col("throttled"), fresh),
                 input_tokens=_sum(pl.col("input_tokens"), paid),
                 output_tokens=_sum(pl.col("output_tokens"), paid),

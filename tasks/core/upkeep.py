@@ -1,5 +1,8 @@
 """What the upkeep of a destination did."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from pydantic import BaseModel
 
 from tasks.core.errors import UsageError
@@ -7,12 +10,32 @@ from tasks.core.requests import normalise_description
 
 
 class UpkeepReport(BaseModel):
-    """One upkeep: what was done, one sentence each, and the bytes under the destination before and after it."""
+    """One upkeep: what was done, one sentence each, and the bytes under the destination before and after it.
+
+    `left` is what is to do by hand. `found` is whether there was anything of a description that is to be forgotten,
+    null where none is.
+    """
 
     destination: str
     done: list[str]
+    left: list[str] = []
+    found: bool | None = None
     bytes_before: int
     bytes_after: int
+
+
+@dataclass
+class Forgetting:
+    """What becomes of one description, as UpkeepReport tells it."""
+
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    found: bool = False
+
+    def erased(self, sentences: Sequence[str]) -> None:
+        """Note what was done to something that belonged to it."""
+        self.found |= bool(sentences)
+        self.done += sentences
 
 
 def check_forgotten(text: str) -> str:
@@ -23,7 +46,7 @@ def check_forgotten(text: str) -> str:
     """
     if description := normalise_description(text):
         return description
-    raise UsageError(f"forget is {text!r}. Give the text of a task description, letter by letter.")
+    raise UsageError(f"--forget is {text!r}. Give the text of a task description, letter by letter.")
 
 
 def say_done(count: int, what: str, verb: str) -> list[str]:
@@ -35,5 +58,9 @@ def upkeep_headline(report: UpkeepReport) -> str:
     """Say in one sentence what it came to."""
     saved = report.bytes_before - report.bytes_after
     what = f"{len(report.done):,} thing{'s' * (len(report.done) != 1)} done" if report.done else "nothing to do"
+    if report.found is False:
+        what = "nothing of that description was found"
+    elif report.left:
+        what += f", {len(report.left):,} left to do by hand"
     fewer = f", {saved:,} bytes fewer" if saved > 0 else ""
     return f"{report.destination}: {what}{fewer}, {report.bytes_after:,} bytes in all"

@@ -2,6 +2,7 @@
 
 from tasks.core.drift import Profile
 from tasks.core.report import RunReport, VariationFigures
+from tasks.core.requests import MOST_CHARACTERS
 
 TITLES = {"input": "Inputs", "positive_document": "Positive documents"}
 
@@ -21,6 +22,23 @@ def money_per_pairs(report: RunReport) -> str:
     if report.cost_usd is None or not report.accepted:
         return ""
     return f"{money(1000 * report.cost_usd / report.accepted)} per 1,000 accepted pairs"
+
+
+def name_unknown(languages: dict[str, int]) -> list[str]:
+    """Return the sentence that names languages which are not known, with their rows; none where there are none."""
+    return [f"Rows are left out for a language that is not known: {list_unknown(languages)}."] if languages else []
+
+
+def name_long(rows: int) -> list[str]:
+    """Return the sentence about rows with a description that is too long; none where there are none."""
+    if not rows:
+        return []
+    return [f"Rows are left out for a description of more than {MOST_CHARACTERS:,} characters: {rows:,}."]
+
+
+def list_unknown(languages: dict[str, int]) -> str:
+    """List what the first five unknown languages say, with their rows."""
+    return ", ".join(f"{text!r} ({rows:,})" for text, rows in list(languages.items())[:5])
 
 
 def describe_variety(report: RunReport, profile: Profile) -> dict[str, str]:

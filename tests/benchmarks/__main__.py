@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -25,6 +25,7 @@ from rich.console import Console
 
 from flows.servers import ROOT, serve, start_prefect_api
 from tests.benchmarks.figures import BUCKET, Figures, put_source
+from tests.benchmarks.shares import count_looks, watched
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "benchmark",
@@ -74,10 +75,17 @@ def _calls(rows: int, in_flight: int = 256, latency: int = 100) -> dict[str, int
     return {"rows": rows, "concurrency": in_flight, "latency": latency}
 
 
+def _scaled(processes: int) -> dict[str, int]:
+    return _calls(30_000, latency=0) | {"processes": processes}
+
+
+WATCHED = "runs:watched"
+STOCK_LANE = {"PAIRMILL_LANE": "stock"}
+NO_SERVER = {"PREFECT_API_URL": ""}
 LINES = (
     Line("limit: bare aiohttp, 256 calls in flight, 100 ms", "calls:bare", _calls(20_000)),
     Line("calls: stock litellm.acompletion", "calls:stock", _calls(3_000)),
-    Line("calls: our stock lane", "calls:lane", _calls(3_000), {"PAIRMILL_LANE": "stock"}),
+    Line("calls: our stock lane", "calls:lane", _calls(3_000), STOCK_LANE),
     Line("calls: our fast lane", "calls:lane", _calls(20_000)),
     Line("flow: 256 calls in flight, 100 ms", "runs:flow", _calls(20_000)),
     Line("limit: bare aiohttp, 1,024 calls in flight, 100 ms", "calls:bare", _calls(20_000, 1024)),
@@ -86,7 +94,9 @@ LINES = (
     Line("flow: 50,000 rows, 0 ms", "runs:flow", _calls(50_000, latency=0)),
     Line("flow: 100,000 rows, 0 ms", "runs:flow", _calls(100_000, latency=0)),
     Line("flow: 1,000,000 rows, 0 ms", "runs:flow", _calls(1_000_000, latency=0), long=True),
-    Line("CPU: whose it is, 100,000 rows, 0 ms", "runs:shares", _calls(100_000, latency=0)),
+    Line("CPU: whose it is, 100,000 rows, 0 ms", WATCHED, _calls(100_000, latency=0)),
+    Line("scale-out: one process, stock lane, 0 ms", "runs:scaled", _scaled(0), STOCK_LANE),
+    Line("scale-out: two processes, stock lane, 0 ms", "runs:scaled", _scaled(2), STOCK_LANE),
     Line("memory: the last 150,000 of 200,000 calls", "calls:growth", _calls(200_000, latency=0)),
     Line("memory: extract, 50,000 descriptions", "runs:extract", {"rows": 50_000}),
     Line("memory: extract, 1,000,000 descriptions", "runs:extract", {"rows": 1_000_000}),
@@ -94,7 +104,10 @@ LINES = (
     Line("warm: the flow, all in the journal", "runs:warm_flow", {"rows": 100_000}),
     Line("look-up: 1,000,000 requests in 5,000,000 keys", "runs:look_up", {"rows": 1_000_000, "keys": 5_000_000}),
     Line("look-up: 1,000,000 requests in 20,000,000 keys", "runs:look_up", {"rows": 1_000_000, "keys": 20_000_000}),
-    Line("start: from the command to the first request", "runs:start", {"rows": 1_000}),
+    Line("start: to the first request, Prefect's server runs", "runs:start", {"rows": 1_000}),
+    Line(
+        "start: to the first request, with a server of its own", "runs:start", {"rows": 1_000}, {"PREFECT_API_URL": ""}
+    ),
 )
 
 
@@ -103,7 +116,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only lines that hold one of them")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows and keys that is measured")
-    parser.add_argument("--long", action="store_true", help="the run of 1,000,000 rows, too: about six minutes")
+    parser.add_argument("--long", action="store_true", help="the run of 1,000,000 rows, too: about four minutes")
     parser.add_argument("--write", type=Path, help="file for the table, as Markdown")
     given = parser.parse_args(arguments)
     lines = [line.scaled(given.scale) for line in LINES if _holds(line.text, given.words) and given.long >= line.long]
@@ -157,11 +170,23 @@ def measure(line: Line, provider: str) -> Figures:
     given = json.dumps({**line.arguments, "provider": provider})
     command = [sys.executable, "-m", "tests.benchmarks", "--measure", line.measure, given]
     environment = os.environ | line.environment
-    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"{line.text}: {ended.stderr[-3000:]}")
-    figures: Figures = json.loads(ended.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory(prefix="pairmill-benchmark-") as folder:
+        looks = Path(folder) / "looks"
+        if line.measure == WATCHED:
+            command = watched(command, looks)
+        ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if ended.returncode:
+            raise RuntimeError(f"{line.text}: {ended.stderr[-3000:]}")
+        figures: Figures = next(json.loads(said) for said in ended.stdout.splitlines() if said.startswith("{"))
+        if line.measure == WATCHED:
+            figures |= divide(count_looks(looks.read_text()))
     return figures
+
+
+def divide(seen: Mapping[str, int]) -> Figures:
+    """Return how many per cent of the looks saw each owner's work, the most frequent first."""
+    looks = sum(seen.values())
+    return {f"% of Python: {name}": 100 * seen[name] / looks for name in sorted(seen, key=lambda one: -seen[one])}
 
 
 def format_table(measured: Iterator[tuple[str, Figures]]) -> str:

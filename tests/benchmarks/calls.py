@@ -65,10 +65,15 @@ def stock(*, provider: str, latency: int, rows: int, concurrency: int) -> Figure
 
 def lane(*, provider: str, latency: int, rows: int, concurrency: int) -> Figures:
     """Call our lane; PAIRMILL_LANE says which."""
+    from tasks.clients.beginning import Beginnings
     from tasks.clients.lane import open_lane
+    from tasks.core.garbage import collect_seldom
     from tasks.core.requests import Recipe
 
     async def opened() -> Any:
+        # As the loop of a run's calls has it.
+        asyncio.get_running_loop().set_default_executor(Beginnings())
+        collect_seldom()
         taken = open_lane(Recipe(model_name=MODEL), f"{provider}/{latency}/v1")
         return taken.call, taken.close
 

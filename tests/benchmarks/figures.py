@@ -5,6 +5,8 @@ from pathlib import Path
 
 BUCKET = "s3://benchmark"
 MODEL = "hosted_vllm/benchmark"
+# What of a run's CPU is not Python's.
+NATIVE = "% of CPU: threads of polars and deltalake"
 
 Figures = dict[str, float]
 

@@ -1,19 +1,17 @@
-"""Whose work a run's CPU is spent on, by looking at each thread a hundred times a second.
+"""Whose work a run's CPU is spent on: py-spy looks from outside, a hundred times a second, who holds Python's lock.
 
-The CPU that a thread has taken since the last look is given to the innermost frame
-whose file one of OWNERS names; what libraries of no owner take goes to their caller.
-What no Python thread took is polars' and deltalake's own threads.
+A look is given to the innermost frame whose file one of OWNERS names; what libraries of
+no owner do goes to their caller. The threads of polars and deltalake need no lock: what
+they take is read from /proc.
 """
 
 import sys
 import threading
-import time
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Self
 
-INTERVAL_SECONDS = 0.01
+LOOKS_A_SECOND = 100
 # A part of the file's path -> whose work it is; the first that fits counts.
 OWNERS = {
     "/tests/benchmarks/": "the benchmark",
@@ -23,6 +21,7 @@ OWNERS = {
     "/tasks/core/detection.py": "languages",
     "/site-packages/py3langid/": "languages",
     "/tasks/core/": "planning, prompts, parsing and rules",
+    "/site-packages/aiohttp/": "aiohttp",
     "/site-packages/polars/": "polars",
     "/site-packages/deltalake/": "deltalake",
     "/site-packages/litellm/": "calls",
@@ -35,6 +34,7 @@ OWNERS = {
     "/tasks/clients/attempts.py": "calls",
     "/tasks/clients/metered_call.py": "calls",
     "/tasks/clients/outcome.py": "calls",
+    "/tasks/clients/faults.py": "calls",
     "/tasks/clients/patience.py": "calls",
     "/tasks/clients/pacing.py": "calls",
     "/tasks/clients/rates.py": "calls",
@@ -50,60 +50,41 @@ OWNERS = {
 }
 # Whose a thread is where no frame says so: their event loops.
 THREADS = {"model": "calls", "fsspecIO": "S3", "journal": "journal"}
-REST, NATIVE = "Prefect", "threads of polars and deltalake"
+REST = "Prefect"
+# The main thread's other frames are imports.
+FLOW = "generate_short_text_pairs "
 
 
-class Shares:
-    """Counts CPU seconds by owner while its block runs; `seconds` holds them afterwards."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._taken: dict[int, float] = {}
-        self._own = 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="shares", daemon=True)
-
-    def __enter__(self) -> Self:
-        """Start to look."""
-        self._started = time.process_time()
-        self._look(count=False)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Stop looking, and give the rest to the threads that are not Python's."""
-        self._ended.set()
-        self._thread.join()
-        # Looking costs CPU, too, which is nobody's work.
-        rest = time.process_time() - self._started - sum(self.seconds.values()) - self._own
-        self.seconds[NATIVE] = max(0.0, rest)
-
-    def _watch(self) -> None:
-        while not self._ended.wait(INTERVAL_SECONDS):
-            self._look()
-        self._own = time.thread_time()
-
-    def _look(self, *, count: bool = True) -> None:
-        threads = {thread.ident: thread for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            thread = threads.get(ident)
-            if thread is None or thread.native_id is None or thread is self._thread:
-                continue
-            try:
-                taken = int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text().split()[0]) / 1e9
-            except (FileNotFoundError, ProcessLookupError):  # it has just ended
-                continue
-            if count:
-                self.seconds[find_owner(frame, thread.name)] += taken - self._taken.get(thread.native_id, 0.0)
-            self._taken[thread.native_id] = taken
+def watched(command: list[str], looks: Path) -> list[str]:
+    """Return the command line that carries out `command` and writes what py-spy saw of it to `looks`."""
+    spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--rate", str(LOOKS_A_SECOND), "--gil", "--threads"]
+    return [*spy, "--format", "raw", "--full-filenames", "--output", str(looks), "--", *command]
 
 
-def find_owner(frame: FrameType | None, thread: str) -> str:
-    """Return whose work the innermost frame that tells is."""
-    while frame is not None:
-        path = frame.f_code.co_filename
-        for part, owner in OWNERS.items():
-            if part in path:
-                return owner
-        frame = frame.f_back
-    return THREADS.get(thread, REST)
+def native_seconds() -> float:
+    """Return the CPU seconds so far of this process's threads that Python did not start."""
+    ours = {str(thread.native_id) for thread in threading.enumerate()}
+    others = (task for task in Path("/proc/self/task").iterdir() if task.name not in ours)
+    return sum(int((task / "schedstat").read_text().split()[0]) / 1e9 for task in others)
+
+
+def count_looks(looks: str) -> Mapping[str, int]:
+    """Return how often the work of each owner was seen.
+
+    Args:
+        looks: Lines of a thread's name, its frames with their files, innermost last, and how often they were seen.
+    """
+    seen = Counter[str]()
+    for line in looks.splitlines():
+        stack, _, times = line.rpartition(" ")
+        thread, *frames = stack.split(";")
+        name = thread.partition(": ")[2]
+        if name != "MainThread" or any(frame.startswith(FLOW) for frame in frames):
+            seen[find_owner(frames, name)] += int(times)
+    return seen
+
+
+def find_owner(frames: list[str], thread: str) -> str:
+    """Return whose work the innermost of a thread's frames that tells is."""
+    owners = (owner for frame in reversed(frames) for part, owner in OWNERS.items() if part in frame)
+    return next(owners, THREADS.get(thread, REST))
