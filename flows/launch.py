@@ -16,6 +16,7 @@ from flows.screen import say, say_error, show_progress
 from flows.servers import Server, start_prefect_api
 from flows.telling import call
 from tasks.core.errors import PairmillError, UsageError
+from tasks.core.showing import as_option
 
 DEMO_LINE = (
     "No --source, --destination or --model-name: running the demo, with a stand-in instead of a model "
@@ -70,7 +71,7 @@ def _names_all(signature: inspect.Signature, given: dict[str, Any]) -> bool:
         UsageError: Only a part of what it needs is named.
     """
     needed = [name for name in NEEDED if name in signature.parameters]
-    missing = ["--" + name.replace("_", "-") for name in needed if not given.get(name)]
+    missing = [as_option(name) for name in needed if not given.get(name)]
     if missing and len(missing) < len(needed):
         raise UsageError(
             f"Missing: {', '.join(missing)}. Name all that is needed for a real run, or nothing for the demo."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flows.commands import COMMANDS
-from tasks.core.showing import as_sentence
+from tasks.core.showing import as_option, as_sentence
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError, MissingArgumentError
@@ -57,7 +57,7 @@ def _say_missing(error: "MissingArgumentError") -> str:
     if flag in given or error.target is None:
         return f"{flag} needs a value."
     needed = [one for one in inspect.signature(error.target).parameters.values() if one.default is one.empty]
-    flags = ["--" + one.name.replace("_", "-") for one in needed]
+    flags = [as_option(one.name) for one in needed]
     return f"Missing: {', '.join(one for one in flags if one not in given)}."
 
 

@@ -17,6 +17,7 @@ from tasks.core.card import make_card
 from tasks.core.errors import SourceError, UsageError
 from tasks.core.exports import SPLITS, ExportOrder, ExportReport
 from tasks.core.selection import as_flag_embedding, as_full, as_pairs, choose_rows, select_pairs, text_keys
+from tasks.core.showing import as_option
 from tasks.policy import step
 from tasks.progress import progress
 
@@ -72,7 +73,7 @@ def _find_done(uri: str, asked: dict[str, Any]) -> ExportReport | None:
     kept = json.loads(storage.read_bytes(f"{uri}/export.json"))
     if kept["asked"] != asked:
         changed = [name for name in asked if asked[name] != kept["asked"].get(name)]
-        options = sorted(_NAMES.get(name, "--" + name.replace("_", "-")) for name in changed)
+        options = sorted(_NAMES.get(name, as_option(name)) for name in changed)
         raise UsageError(
             f"{uri} is there already, made with another {', '.join(options)}; an export never changes. "
             "Give this one a name of its own with --export-version."

@@ -8,7 +8,7 @@ from dask.base import annotate, get_annotations
 from prefect import get_run_logger
 
 from tasks.core.errors import RESUME, StoppedError, UsageError
-from tasks.core.showing import as_sentence
+from tasks.core.showing import as_option, as_sentence
 from tasks.crew import NO_CHECKOUT, Crew
 from tasks.models import open_lanes
 from tasks.shared_model import Model
@@ -63,8 +63,7 @@ def _check_divisible(model: Model) -> None:
     order = model.order
     for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
         if 0 < getattr(order, name) < model.processes:
-            flag = "--" + name.replace("_", "-")
             raise UsageError(
-                f"{flag} is {getattr(order, name)}, and the cluster has {model.processes} processes that share it. "
-                "Raise it, or take fewer processes."
+                f"{as_option(name)} is {getattr(order, name)}, and the cluster has {model.processes} processes "
+                "that share it. Raise it, or take fewer processes."
             )

@@ -1,4 +1,4 @@
-"""Texts from outside, as a terminal or a log may show them."""
+"""Texts from outside and names of ours, as a terminal or a log shows them."""
 
 import re
 
@@ -15,3 +15,8 @@ def as_sentence(text: str) -> str:
     """Return `text` as one line that ends as a sentence."""
     line = " ".join(text.split())
     return line if line.endswith((".", "?", "!")) else f"{line}."
+
+
+def as_option(parameter: str) -> str:
+    """Return a flow's parameter as the command line spells it."""
+    return "--" + parameter.replace("_", "-")
