@@ -11,8 +11,9 @@ from tasks.clients.claims import find_claimed
 from tasks.clients.descriptions import Descriptions
 from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import find_renewed
+from tasks.core.distinct import number_hashes
 from tasks.core.errors import StoppedError
-from tasks.core.planning import CLAIMED, USED, find_lacking, number_hashes, plan_requests
+from tasks.core.planning import CLAIMED, USED, find_lacking, plan_requests
 from tasks.core.plans import Plan
 from tasks.core.requests import Order
 from tasks.staging import Scratch

@@ -7,9 +7,9 @@ import pytest
 
 from flows.order import place_order
 from tasks.core.columns import COMPLETIONS
+from tasks.core.distinct import normalise
 from tasks.core.errors import UsageError
 from tasks.core.mix import draw_model, read_mix
-from tasks.core.planning import normalise
 from tasks.core.replies import parse_replies
 from tasks.core.requests import Order
 from tasks.core.rules import TURNED_DOWN, judge

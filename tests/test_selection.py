@@ -2,9 +2,9 @@ import dataclasses
 
 import polars as pl
 
+from tasks.core.distinct import draw_languages, normalise
 from tasks.core.exports import ExportOrder
 from tasks.core.languages import LANGUAGES
-from tasks.core.planning import draw_languages, normalise
 from tasks.core.selection import choose_rows, select_pairs, split_of, text_keys
 from tests.orders import ORDER
 from tests.test_duplicates import keyed

@@ -10,8 +10,9 @@ import polars as pl
 
 from tasks.clients import frames, storage
 from tasks.clients.lease import find_owner, find_renewed
+from tasks.core.distinct import number_hashes
 from tasks.core.layout import Layout
-from tasks.core.planning import CLAIMED, number_hashes
+from tasks.core.planning import CLAIMED
 from tasks.core.requests import Order
 
 

@@ -8,9 +8,10 @@ import polars as pl
 
 from tasks.clients import storage, table
 from tasks.core.columns import TEXTS, with_missing
+from tasks.core.distinct import number_hashes
 from tasks.core.duplicates import KEYS
 from tasks.core.errors import StorageError
-from tasks.core.planning import JUDGED, SERVED, number_hashes
+from tasks.core.planning import JUDGED, SERVED
 from tasks.core.requests import Order
 from tasks.core.rules import CALL_FAILED
 

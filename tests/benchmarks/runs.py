@@ -174,7 +174,7 @@ def fill_journal(order: Any) -> None:
 
     from tasks.clients import frames
     from tasks.core.columns import JOURNAL
-    from tasks.core.planning import normalise
+    from tasks.core.distinct import normalise
     from tasks.core.prompts import build_prompt
     from tasks.core.requests import request_keys
     from tests.model_server import good_text
