@@ -9,12 +9,13 @@ from prefect import get_run_logger
 
 from tasks.clients import frames, table
 from tasks.clients.holdings import split_published
-from tasks.core.columns import ACCEPTED, carried
+from tasks.core.columns import ACCEPTED
 from tasks.core.gates import rejects_too_much
 from tasks.core.judging import reject_duplicates
 from tasks.core.planning import GROUP, next_requests
 from tasks.core.plans import Plan, Shard
 from tasks.core.requests import Order
+from tasks.core.source_columns import carried
 from tasks.policy import step
 from tasks.progress import progress
 from tasks.staging import Scratch, stage_shards

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from tasks.clients import frames, publishing, storage, table
 from tasks.clients.holdings import check_quota, split_published
 from tasks.clients.lease import Lease, hold_lease
-from tasks.core.columns import ACCEPTED, carried
+from tasks.core.columns import ACCEPTED
 from tasks.core.errors import RejectedError, StorageError
 from tasks.core.gates import find_refusal
 from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
@@ -18,6 +18,7 @@ from tasks.core.plans import Plan, Shard
 from tasks.core.profiles import profile_rows
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import Order
+from tasks.core.source_columns import carried
 from tasks.core.summary import summarise
 from tasks.describe import describe
 from tasks.policy import step

@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients import source, storage
-from tasks.core.columns import carried, fit_source_columns, source_names, spell_columns
 from tasks.core.distinct import draw_languages, find_first, leave_out_long, normalise, number_hashes, number_languages
 from tasks.core.errors import SourceError
 from tasks.core.languages import LANGUAGES
 from tasks.core.requests import MOST_CHARACTERS, Order
+from tasks.core.source_columns import carried, fit_source_columns, source_names, spell_columns
 from tasks.core.width import check_columns
 
 # Columns that every file has.

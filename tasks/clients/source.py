@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients.unpacking import measure_rows, split_lines, unpack, with_line_feeds
-from tasks.core.columns import spell_ours
 from tasks.core.errors import SourceError
+from tasks.core.source_columns import spell_ours
 from tasks.core.width import check_columns
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")

@@ -1,8 +1,9 @@
 import polars as pl
 import pytest
 
-from tasks.core.columns import OURS, fit_source_columns, source_names, spell_columns, storable
+from tasks.core.columns import OURS
 from tasks.core.errors import SchemaError
+from tasks.core.source_columns import fit_source_columns, source_names, spell_columns, storable
 
 
 @pytest.mark.parametrize(
