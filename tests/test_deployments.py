@@ -229,7 +229,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         opened = browser.new_page(viewport={"width": 1280, "height": 900}, timezone_id="America/Los_Angeles")
-        opened.set_default_timeout(60_000)
+        opened.set_default_timeout(300_000)
         yield opened
         opened.screenshot(path=tmp_path / "last.png")
         browser.close()
