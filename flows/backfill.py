@@ -79,7 +79,7 @@ def backfill(
             descriptions every day, so its days run one after another.
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
             may hold {partition}. For example s3://bucket/tasks.
-        destination: Prefix that receives the dataset, for example s3://bucket/pairs.
+        destination: Prefix that receives the dataset, for example s3://bucket/dataset.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
             main model's provider.
         model_mix: Other models and the share of the requests that each of them writes, name=share, for example

@@ -62,7 +62,7 @@ def brainstorm(
         model_name: The model, or the main one of several, as litellm names it: provider/model, for example
             openai/gpt-4.1-mini.
         descriptions: Task descriptions wanted in all, with those that are in tasks/ already.
-        topics: Settings to start from. Empty: a spread of our own.
+        topics: Subjects to start from, for example cooking. Empty: a spread of our own.
         category: Kind of task; the query and the document of this one are both very short.
         then_generate: Run the main flow on all descriptions when they are there. What the main flow has and this one
             has not is at its default; or run it on tasks/ yourself.
@@ -71,7 +71,7 @@ def brainstorm(
         language_mix: each wants every description in each of the languages; paper in one of all languages,
             drawn with the shares of arXiv:2401.00368.
         pairs_per_task: Accepted pairs wanted per task description and language.
-        max_cost_usd: Stop before this run costs more, lists and pairs, in US dollars; the same command goes on. 0: no
+        max_cost_usd: Stop before this run costs more, lists and pairs, in US dollars; run again, it goes on. 0: no
             limit.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
             main model's provider.
@@ -105,10 +105,13 @@ def brainstorm(
     from tasks.brainstorm import gather_task_descriptions  # noqa: PLC0415
     from tasks.hold_source import hold_source  # noqa: PLC0415
     from tasks.open_model import open_model  # noqa: PLC0415
+    from tasks.publicise import show_brainstorm  # noqa: PLC0415
 
     # Two at once would pay for the same lists.
     with hold_source(wish.order) as check, open_model(wish.order, Plan()) as model:
-        return gather_task_descriptions(wish, model, check)
+        brought = gather_task_descriptions(wish, model, check)
+    show_brainstorm(brought)
+    return brought
 
 
 def require_some(found: BrainstormReport) -> BrainstormReport:

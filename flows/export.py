@@ -42,7 +42,7 @@ def export_pairs(
     changes: the same command again finds it and does nothing.
 
     Args:
-        destination: Prefix of the dataset, as of the main flow, for example s3://bucket/pairs.
+        destination: Prefix of the dataset, as of the main flow, for example s3://bucket/dataset.
         export_version: Name of the export. Empty: v and the number of the pairs table's version.
         from_day: First day, YYYY-MM-DD, included. Empty: from the first.
         to_day: Last day, YYYY-MM-DD, included. Empty: to the last.

@@ -32,7 +32,7 @@ def maintain(
     judged again where the source still holds its description.
 
     Args:
-        destination: Prefix of the dataset, for example s3://bucket/pairs.
+        destination: Prefix of the dataset, for example s3://bucket/dataset.
         staging_days: Days that staged files of ended runs are kept.
         history_days: Days that superseded versions of the tables are kept, at least 1.
         rejected_days: Days that rejected rows are kept. 0: for ever.
@@ -46,6 +46,7 @@ def maintain(
 
     from tasks.forget import forget_description  # noqa: PLC0415  (not for --help)
     from tasks.maintain import Ages, measure, tidy_destination  # noqa: PLC0415
+    from tasks.publicise import show_upkeep  # noqa: PLC0415
 
     before = measure(layout)
     if forget:
@@ -53,7 +54,9 @@ def maintain(
     else:
         ages = Ages(staging_days, history_days, rejected_days, reports_days, journal_days)
         said = {"done": tidy_destination(layout, str(flow_run.id), ages)}
-    return UpkeepReport(destination=layout.destination, **said, bytes_before=before, bytes_after=measure(layout))
+    report = UpkeepReport(destination=layout.destination, **said, bytes_before=before, bytes_after=measure(layout))
+    show_upkeep(report)
+    return report
 
 
 def check_maintain(*, destination: str, forget: str, **_: Any) -> Layout:

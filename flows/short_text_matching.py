@@ -66,7 +66,7 @@ def generate_short_text_pairs(
     Args:
         source: Prefix or object of task descriptions (JSONL, CSV, Parquet or text, also .gz or .zst);
             may hold {partition}. For example s3://bucket/tasks.
-        destination: Prefix that receives the dataset, for example s3://bucket/pairs.
+        destination: Prefix that receives the dataset, for example s3://bucket/dataset.
         model_name: The model, or the main one of several, as litellm names it: provider/model, for example
             openai/gpt-4.1-mini.
         partition: Day that this run publishes, YYYY-MM-DD. Empty: the day of the scheduled start in UTC,
@@ -78,7 +78,7 @@ def generate_short_text_pairs(
         pairs_per_task: Accepted pairs wanted per task description and language.
         on_published: add generates what is missing; redo judges the whole partition again, from
             completions already paid for, and replaces it.
-        max_cost_usd: Stop before this run costs more, in US dollars; the same command goes on. 0: no limit.
+        max_cost_usd: Stop before this run costs more, in US dollars; run again, it goes on. 0: no limit.
         limit: Use only the first descriptions that are not served, show a preview and never publish. 0: all.
         api_base: Address of an OpenAI-compatible server such as vLLM, Ollama or a gateway, for the models of the
             main model's provider.

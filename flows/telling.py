@@ -13,12 +13,16 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
 from flows.order import default_partition
-from tasks.core.errors import PairmillError
+from tasks.core.errors import AGAIN, PairmillError
 from tasks.core.showing import shown
 
 P = ParamSpec("P")
 Report = TypeVar("Report")
 
+
+# What asks for another environment, and where a deployment's run has its own from.
+_VARIABLE = re.compile(r"\b(?:[Ss]et|Check) (?:[A-Z]+_[A-Z_]+|the right API key)")
+OF_WORKER = "Variables and keys are those of the worker's environment: set them there, and start the worker again."
 
 # What the flow runs of this process came to, until `call` takes it.
 _ended: dict[str, Any] = {}
@@ -54,14 +58,16 @@ def _is_deployed() -> bool:
     return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
-def _as_fields(said: str, fields: Container[str]) -> str:
-    """Return `said` with the fields of Prefect's form in the place of the command line's options."""
+def _as_form(said: str, fields: Container[str]) -> str:
+    """Return `said` in words of Prefect's UI: fields of its form, its button Retry, and whose environment is meant."""
 
     def name(found: re.Match[str]) -> str:
         field = found[1].replace("-", "_")
         return field if field in fields else found[0]
 
-    return re.sub(r"--([a-z][a-z-]*)", name, said)
+    said = re.sub(r"--([a-z][a-z-]*)", name, said)
+    said = said.replace(AGAIN, "press Retry").replace(AGAIN.capitalize(), "Press Retry")
+    return f"{said} {OF_WORKER}" if _VARIABLE.search(said) and OF_WORKER not in said else said
 
 
 def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], Callable[P, Report]]:
@@ -95,7 +101,7 @@ def tell(headline: Callable[[Report], str]) -> Callable[[Callable[P, Report]], C
             if failure is not None:
                 said = shown(conceal(str(failure)))
                 if _is_deployed():
-                    said = _as_fields(said, signature(flow).parameters)
+                    said = _as_form(said, signature(flow).parameters)
                 get_run_logger().error("%s", said)
                 state = Failed(message=said, data=failure)
             else:

@@ -60,7 +60,10 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
         shards = tuple(shard for shard in staged if shard.rows)
     asked, cached = sum(shard.rows for shard in shards), sum(shard.cached for shard in shards)
     progress.more(asked, cached)
-    get_run_logger().info("round %d: %d asked again, %d of them in the journal", round_ + 1, asked, cached)
+    if shards:
+        get_run_logger().info("round %d: %d asked again, %d of them in the journal", round_ + 1, asked, cached)
+    elif missing := int(short["missing"].sum()):
+        get_run_logger().info("%d pairs are still missing, and are not asked for again", missing)
     return shards
 
 

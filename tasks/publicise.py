@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -13,16 +13,18 @@ import polars as pl
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
 
 from tasks.clients import table
 from tasks.clients.access import browser_address
 from tasks.core.backfill import DayReport, backfill_markdown
+from tasks.core.brainstorming import BrainstormReport
 from tasks.core.layout import Layout
-from tasks.core.markdown import report_markdown
+from tasks.core.markdown import rejected_markdown, report_markdown
+from tasks.core.other_markdown import brainstorm_markdown, upkeep_markdown
 from tasks.core.report import RunReport, without_texts
+from tasks.core.upkeep import UpkeepReport
 from tasks.events import emit_published
 from tasks.policy import step
 from tasks.progress import progress
@@ -39,13 +41,15 @@ def show_report(report: RunReport) -> None:
 
     With PAIRMILL_SHOW_TEXTS=0 no text of a source or a model is in any of them.
     """
-    texts = os.environ.get(SHOW_TEXTS, "1") == "1"
+    texts = _shows_texts()
     shown = report if texts else without_texts(report)
     page = report_markdown(shown, browser_address)
     create_markdown_artifact(page, key="run-report", description="What the run did")
     examples = _rejected_examples(report) if report.published and report.rejected and texts else []
     if examples:
-        create_table_artifact(examples, key="rejected-examples", description="Some of the rows that were rejected")
+        # Not a table artifact: the UI takes its cells for Markdown, so that texts would show links and fetch images.
+        page = rejected_markdown(examples)
+        create_markdown_artifact(page, key="rejected-examples", description="Some of the rows that were rejected")
     if report.published:
         emit_published(report)
 
@@ -56,20 +60,29 @@ def show_days(days: list[DayReport]) -> None:
     create_markdown_artifact(backfill_markdown(days), key="backfill-report", description="What became of each day")
 
 
-def _rejected_examples(report: RunReport) -> list[dict[str, str]]:
+@step("brainstorm report", "report", retries=3)
+def show_brainstorm(report: BrainstormReport) -> None:
+    """Keep what came of a brainstorming as an artifact, without its texts where PAIRMILL_SHOW_TEXTS=0."""
+    shown = report if _shows_texts() else report.model_copy(update={"samples": []})
+    create_markdown_artifact(brainstorm_markdown(shown), key="brainstorm-report", description="What the lists brought")
+
+
+@step("upkeep report", "report", retries=3)
+def show_upkeep(report: UpkeepReport) -> None:
+    """Keep what was done to a destination, and what is left to do by hand, as an artifact."""
+    create_markdown_artifact(upkeep_markdown(report), key="upkeep-report", description="What was done")
+
+
+def _shows_texts() -> bool:
+    return os.environ.get(SHOW_TEXTS, "1") == "1"
+
+
+def _rejected_examples(report: RunReport) -> list[dict[str, Any]]:
     rows = table.scan(table.open_table(Layout(report.destination).rejected), report.partition)
     if rows is None:
         return []
-    examples = rows.filter(pl.col("run_id") == report.run_id).head(REJECTED_EXAMPLES).collect(engine="streaming")
-    return [
-        {
-            "reasons": ", ".join(row["reasons"]),
-            "task description": row["task"],
-            "language": row["language"],
-            "the model wrote": (row["text"] or "")[:300],
-        }
-        for row in examples.iter_rows(named=True)
-    ]
+    examples = rows.filter(pl.col("run_id") == report.run_id).head(REJECTED_EXAMPLES)
+    return examples.select("reasons", "task", "language", "text").collect(engine="streaming").to_dicts()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tasks.clients.calls import ModelClient
 from tasks.clients.lease import TERM_SECONDS
 from tasks.core.dealing import Standing
-from tasks.core.errors import RESUME, PairmillError, StoppedError
+from tasks.core.errors import AGAIN, RESUME, PairmillError, StoppedError
 
 Connect = Callable[[], AbstractContextManager[ModelClient]]
 
@@ -59,7 +59,7 @@ class Session:
             self._await_place()
         with self._lock:
             if self._over.is_set():
-                raise StoppedError("The run was stopped before its model was needed. Run the same command again.")
+                raise StoppedError(f"The run was stopped before its model was needed. {AGAIN.capitalize()}.")
             if self._client is None:
                 client = self._stack.enter_context(self._connect())
                 if self._led:

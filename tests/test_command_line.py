@@ -121,7 +121,9 @@ class Bad:
 BAD = {
     "no source bucket": Bad(1, ("There is no bucket 'no-such-bucket'",), {"--source": "s3://no-such-bucket/x"}),
     "no destination bucket": Bad(1, ("no bucket 'no-such-bucket'",), {"--destination": "s3://no-such-bucket/x"}),
-    "empty prefix": Bad(1, ("No task descriptions under", "0 of 0 objects"), {"--source": "{bucket}/empty"}),
+    "empty prefix": Bad(
+        1, ("No task descriptions under", "nothing lies there. Check --source"), {"--source": "{bucket}/empty"}
+    ),
     "no known format": Bad(1, ("0 of 1 objects", ".jsonl"), {"--source": "{bucket}/other"}),
     "wrong credentials": Bad(1, ("refuses access to s3://", "Check the credentials"), world=refuse_access),
     "no column": Bad(1, ("csv/a.csv", "no column 'task'", "'title', 'id'"), {"--source": "{bucket}/csv"}),

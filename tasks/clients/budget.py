@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tasks.core.dealing import Standing
-from tasks.core.errors import StoppedError
+from tasks.core.errors import AGAIN, StoppedError
 from tasks.core.price import Price
 from tasks.core.prompts import RESPONSE_SCHEMA
 
@@ -70,8 +70,7 @@ class Budget:
         if not self.spent:
             return StoppedError(f"{stopped} Run again with a higher one, or with fewer --max-tokens.")
         return StoppedError(
-            f"{stopped} What was paid for is kept: run the same command again to go on with as much money, or with "
-            "another --max-cost-usd."
+            f"{stopped} What was paid for is kept: {AGAIN} to go on with as much money, or give another --max-cost-usd."
         )
 
     def standing(self, *, busy: bool) -> Standing:

@@ -90,10 +90,9 @@ def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
     ours = tuple(f"{root}/{name}/" for root in held for name in _OURS)
     objects = [item for item in found if source.source_format(item.uri) and not item.uri.startswith(ours)]
     if not objects:
-        raise SourceError(
-            f"No task descriptions under {uri}: 0 of {len(found)} objects end in {', '.join(source.FORMATS)} "
-            f"(or these with {' or '.join(source.COMPRESSIONS)}). Check --source, or that the upload has finished."
-        )
+        formats = f"{', '.join(source.FORMATS)} (or these with {' or '.join(source.COMPRESSIONS)})"
+        lies = f"0 of {len(found)} objects end in {formats}" if found else "nothing lies there"
+        raise SourceError(f"No task descriptions under {uri}: {lies}. Check --source, or that the upload has finished.")
     if odd := next((item.uri for item in objects if "?versionId=" in item.uri), None):
         raise SourceError(f"{odd} has '?versionId=' in its name, which stands for a version. Rename it, and run again.")
     return objects

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from tasks.clients.outcome import CallFault
 from tasks.core.batching import next_pause
-from tasks.core.errors import ModelError, StoppedError
+from tasks.core.errors import AGAIN, ModelError, StoppedError
 
 # Of nothing but faults, before the run stops.
 PATIENCE_SECONDS = 3600.0
-NOTHING_TWICE = "Nothing is sent twice: run the same command again to go on."
+NOTHING_TWICE = f"Nothing is sent twice: {AGAIN} to go on."
 
 
 class Patience:

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 from pydantic import BaseModel
 
-from tasks.core.errors import UsageError
+from tasks.core.errors import AGAIN, UsageError
 from tasks.core.markdown import escape, table
 from tasks.core.wording import money
 
@@ -119,10 +119,10 @@ def failed_message(days: list[DayReport]) -> str:
     failed = [day for day in days if not day.done]
     names = ", ".join(day.partition for day in failed)
     first = failed[0]
-    others = "The other days are done; run" if len(failed) < len(days) else "Run"
+    others = f"The other days are done; {AGAIN}" if len(failed) < len(days) else AGAIN.capitalize()
     return (
         f"{len(failed):,} of {len(days):,} days failed: {names}. {first.partition}: {first.message.rstrip('.')}. "
-        f"{others} the same backfill again: what is done costs nothing."
+        f"{others}: what is done costs nothing."
     )
 
 

@@ -13,8 +13,10 @@ Bad data is never one of these: it becomes a rejected row with its reasons.
 Each takes one message, so that it survives pickling across processes.
 """
 
+# Prefect's UI has a button for it.
+AGAIN = "run the same command again"
 # What a message about a run that ended early says last.
-RESUME = "What was paid for is kept: run the same command again to go on."
+RESUME = f"What was paid for is kept: {AGAIN} to go on."
 STOPPED = f"The run was stopped. {RESUME}"
 
 

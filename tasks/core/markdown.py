@@ -1,7 +1,8 @@
 """The report as Markdown; everything that a model or a source wrote is escaped."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tasks.core.drift import Profile
 from tasks.core.layout import Layout
@@ -50,6 +51,15 @@ def report_markdown(report: RunReport, find_address: Callable[[str], str] = lamb
         _places(report, find_address),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def rejected_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rejected rows (`reasons`, `task`, `language`, `text`) as a table, with the start of what was answered."""
+    cells = [
+        [escape(", ".join(row["reasons"])), escape(row["task"]), row["language"], escape(row["text"] or "", most=300)]
+        for row in rows
+    ]
+    return table(["Reasons", "Task description", "Language", "The model wrote"], cells) + "\n"
 
 
 def _source_changes(report: RunReport) -> list[str]:
