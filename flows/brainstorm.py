@@ -14,6 +14,7 @@ from flows.order_lists import hand_on, place_brainstorm
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call, name_run, tell
 from tasks.core.brainstorming import BrainstormReport, Category, brainstorm_headline
+from tasks.core.counting import counted
 from tasks.core.errors import RejectedError
 from tasks.core.plans import Plan
 from tasks.core.report import RunReport, headline
@@ -125,6 +126,6 @@ def require_some(found: BrainstormReport) -> BrainstormReport:
     reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in found.reasons.items()) or "nothing was in them"
     read = f"Read {found.rejected_uri}, then change" if found.rejected else "Change"
     raise RejectedError(
-        f"No task description came of {found.lists:,} lists ({reasons}), so there is nothing to make pairs for. "
-        f"{read} the model or --topics, and run again."
+        f"No task description came of {counted(found.lists, 'list')} ({reasons}), so there is nothing to make pairs "
+        f"for. {read} the model or --topics, and run again."
     )

@@ -8,6 +8,7 @@ from flows import parameters as of
 from flows.allowed import check_allowed
 from flows.order import check_given
 from flows.telling import tell
+from tasks.core.counting import counted
 from tasks.core.errors import UsageError
 from tasks.core.exports import ExportOrder, ExportReport
 from tasks.core.layout import check_partition, check_uri
@@ -18,7 +19,8 @@ from tasks.core.requests import RowFlag
 def export_headline(report: ExportReport) -> str:
     """Say in one sentence what the export holds."""
     done = "exported" if report.exported else "there already"
-    return f"{report.version}: {sum(report.rows.values()):,} pairs {done}, {sum(report.left_out.values()):,} left out"
+    pairs = counted(sum(report.rows.values()), "pair")
+    return f"{report.version}: {pairs} {done}, {sum(report.left_out.values()):,} left out"
 
 
 @flow(name="export", flow_run_name="export-{destination}", validate_parameters=True)

@@ -40,11 +40,12 @@ def carry_out(
     signature = inspect.signature(flow)
     is_real = _names_all(signature, given)
     if not is_real:
-        say(DEMO_LINE)
         given = given | {name: value for name, value in PARAMETERS.items() if name in signature.parameters}
     bound = signature.bind(**given)
     bound.apply_defaults()
     find(command.check)(**bound.arguments)
+    if not is_real:
+        say(DEMO_LINE)
     if rehearsal:
         act = find(f"{command.rehearsal}:{rehearsal.act}")
         show, step = f"{command.rehearsal}:{rehearsal.show}", rehearsal.step

@@ -12,6 +12,7 @@ from flows.reports import NO_PRICE, open_console, show_summary
 from flows.screen import make_grid, open_lines
 from tasks.core.backfill import BackfillReport, backfill_headline
 from tasks.core.brainstorming import BrainstormReport
+from tasks.core.counting import counted
 from tasks.core.exports import ExportReport
 from tasks.core.report import RunReport
 from tasks.core.showing import shown
@@ -22,7 +23,13 @@ from tasks.core.wording import money
 def show_backfill(report: BackfillReport) -> None:
     """Print what became of each day, and what the days that failed say."""
     table = Table(
-        Column("day", no_wrap=True), "state", "accepted", "rejected", "calls paid", "from the journal", "cost"
+        Column("day", no_wrap=True),
+        Column("state", no_wrap=True),
+        "accepted",
+        "rejected",
+        "calls paid",
+        "from the journal",
+        "cost",
     )
     for day in report.days:
         table.add_row(day.partition, Text(day.state, style="green" if day.done else "red"), *day.figures)
@@ -53,7 +60,7 @@ def show_export(report: ExportReport) -> None:
         rows.add_row(split, f"{count:,}")
     console.print(rows)
     for cause, count in report.left_out.items():
-        console.print(Text(f"{count:,} pairs left out: {cause.replace('_', ' ')}", style="dim"))
+        console.print(Text(f"{counted(count, 'pair')} left out: {cause.replace('_', ' ')}", style="dim"))
     if not report.exported:
         console.print(Text("It was there already, and was not written again.", style="dim"))
     if report.uri.startswith("s3://"):
@@ -67,14 +74,16 @@ def show_export(report: ExportReport) -> None:
 def show_brainstorm(report: BrainstormReport | RunReport) -> None:
     """Print what a brainstorming brought, or the run that followed it."""
     if isinstance(report, RunReport):
-        show_summary(report)
+        show_summary(report, brainstormed=True)
         return
     console = open_console()
     reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report.reasons.items())
     good = " + ".join(f"{one.new:,} of {one.items:,}" for one in report.rounds)
+    lists = f"in {counted(report.lists, 'list')}; {good} good and in no list before" if report.lists else ""
+    before = f"{counted(report.before, 'was', 'were')} there"
     rows = [
-        ("task descriptions", f"{report.total:,}", f"of {report.wanted:,} wanted; {report.before:,} were there"),
-        ("in the lists", f"{report.items:,}", f"in {report.lists:,} lists; {good} good and in no list before"),
+        ("task descriptions", f"{report.total:,}", f"of {report.wanted:,} wanted; {before}"),
+        ("in the lists", f"{report.items:,}", lists),
         ("new", f"{report.added:,}", f"{report.surplus:,} more than wanted, left out"),
         ("rejected", f"{report.rejected:,}", reasons),
         ("calls paid", f"{report.paid:,}", f"{report.cached:,} answered from the journal"),

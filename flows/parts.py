@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from tasks.core.counting import counted
 from tasks.core.errors import PairmillError
+from tasks.core.layout import split_uri
 from tasks.core.requests import Order
 from tasks.core.showing import shown
 from tasks.core.wording import money
 
 CALL_SECONDS = 120.0
+WRITE = "write"
 # A description that no source holds: the answer to it is thrown away.
 TRIED = "match a kind of weather with a sentence that describes it"
 
@@ -47,12 +50,13 @@ def try_parts(order: Order, *, without: str = "") -> Check:
 
     def read() -> str:
         objects = list_source(order.source, order.destination)
-        return f"{len(objects):,} object{'s' * (len(objects) != 1)}, {sum(item.size for item in objects):,} bytes"
+        return f"{counted(len(objects), 'object')}, {counted(sum(item.size for item in objects), 'byte')}"
 
     def write() -> str:
-        storage.require_bucket(uri)
+        storage.require_bucket(order.destination)
         storage.write_bytes(uri, b"written")
-        return uri if storage.read_bytes(uri) == b"written" else _fail("what was written reads otherwise")
+        same = storage.read_bytes(uri) == b"written"
+        return f"to {order.destination}/staging" if same else _fail("what was written reads otherwise")
 
     def write_once() -> str:
         if storage.create_bytes(uri, b"written by another"):
@@ -71,24 +75,29 @@ def try_parts(order: Order, *, without: str = "") -> Check:
     def call(model_name: str) -> str:
         return asyncio.run(_call(order, model_name))
 
-    of_storage = {"source": read, "write": write, "conditional write": write_once, "delete": delete}
+    of_storage = {"source": read, WRITE: write, "conditional write": write_once, "delete": delete}
     of_storage.pop(without, None)
     several = len(order.models) > 1
     models = {f"model {name}" if several else "model": partial(call, name) for name in order.models}
-    tried = [*_try(of_storage), *_try(models)]
+    one_bucket = split_uri(order.source)[0] == split_uri(order.destination)[0]
+    tried = [*_try(of_storage, one_bucket=one_bucket), *_try(models)]
     return Check(ok=all(part.ok for part in tried), parts=tried)
 
 
-def _try(parts: Mapping[str, Callable[[], str]]) -> Iterator[Part]:
-    """Try one part after the other, up to one that the storage does not answer: the next would wait for it as long."""
-    from tasks.clients.storage_errors import TransientStorageError  # noqa: PLC0415
+def _try(parts: Mapping[str, Callable[[], str]], *, one_bucket: bool = False) -> Iterator[Part]:
+    """Try one part after the other, up to one without which the next cannot work and would only say the same.
+
+    That is a write, a storage that does not answer, and, where all is in `one_bucket`, a bucket that is not there.
+    """
+    from tasks.clients.storage_errors import NoBucketError, TransientStorageError  # noqa: PLC0415
 
     for name, part in parts.items():
         try:
             yield Part(name=name, ok=True, said=part())
         except PairmillError as error:
             yield Part(name=name, ok=False, said=str(error))
-            if isinstance(error, TransientStorageError):
+            no_bucket = one_bucket and isinstance(error, NoBucketError)
+            if name == WRITE or no_bucket or isinstance(error, TransientStorageError):
                 return
 
 
@@ -115,10 +124,10 @@ async def _call(order: Order, model_name: str) -> str:
         await lane.close()
     seconds, cost = time.monotonic() - started, reply.at_price(own_price(order, model_name)).cost_usd
     pair = parse_pair(reply.text or "")
+    tokens = counted(reply.input_tokens, "token") if reply.input_tokens is not None else "tokens unknown"
     return (
-        f"{reply.model_answered} answered in {seconds:.1f} s, {reply.input_tokens} tokens in, "
-        f"{reply.output_tokens} out, cost {money(cost)}; "
-        f"the reply is {'a pair' if pair.input else f'no pair ({pair.problem})'}"
+        f"{reply.model_answered} answered in {seconds:.1f} s, {tokens} in, {reply.output_tokens} out, "
+        f"cost {money(cost)}; the reply is {'a pair' if pair.input else f'no pair ({pair.problem})'}"
     )
 
 

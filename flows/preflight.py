@@ -9,6 +9,7 @@ from rich.text import Text
 from flows.order import place_order
 from flows.parts import Check, show_check, try_parts
 from flows.screen import make_grid
+from tasks.core.counting import counted, noun
 from tasks.core.estimate import Estimate
 from tasks.core.showing import shown
 from tasks.core.wording import money, name_long, name_unknown
@@ -46,7 +47,7 @@ def show_estimate(found: Estimate) -> None:
     """Print what a run would do and cost."""
     left_out = {
         "served already": found.already_served,
-        "rows rejected before": found.already_rejected,
+        noun(found.already_rejected, "row") + " rejected before": found.already_rejected,
         "repeated": found.repeated,
         "in unknown languages": sum(found.unknown_languages.values()),
         "too long": found.too_long,
@@ -54,7 +55,8 @@ def show_estimate(found: Estimate) -> None:
     }
     again = found.calls_most - found.calls
     cost = show_cost(found.cost_usd)
-    at_work = [("at work", f"{found.claimed:,}", "descriptions that a run at work is making")] if found.claimed else []
+    made = f"{noun(found.claimed, 'description')} that a run at work is making"
+    at_work = [("at work", f"{found.claimed:,}", made)] if found.claimed else []
     rows = [
         (
             "task descriptions",
@@ -78,7 +80,7 @@ def show_estimate(found: Estimate) -> None:
 def _explain_cost(found: Estimate) -> str:
     if not found.calls or found.cost_usd is None:
         return ""
-    alone = f"of {found.calls:,} calls; " if found.calls_most > found.calls else ""
+    alone = f"of {counted(found.calls, 'call')}; " if found.calls_most > found.calls else ""
     return f"{alone}price from {found.price_from}"
 
 

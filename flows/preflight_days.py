@@ -10,6 +10,7 @@ from flows.backfill import OWN, check_backfill
 from flows.order import place_order
 from flows.parts import Check, show_check, try_parts
 from flows.preflight import show_cost
+from tasks.core.counting import counted
 from tasks.core.errors import SchemaError, SourceError
 from tasks.core.estimate import RangeEstimate, add_up
 from tasks.core.layout import PARTITION_FIELD
@@ -47,17 +48,19 @@ def dry_run(**parameters: Any) -> RangeEstimate:
 
     days, problems = [], {}
     orders = _orders(parameters)
-    for order in orders if PARTITION_FIELD in parameters["source"] else orders[:1]:
+    days_alike = 0 if PARTITION_FIELD in parameters["source"] else len(orders)
+    for order in orders[:1] if days_alike else orders:
         try:
             days.append(estimate_run(order))
         except (SourceError, SchemaError) as error:
             problems[order.partition] = str(error)
-    return add_up(days, problems, parameters["max_cost_usd"])
+    return add_up(days, problems, parameters["max_cost_usd"], days_alike)
 
 
 def show_estimate(found: RangeEstimate) -> None:
     """Print what a backfill would do and cost."""
-    grid = Table(Column("day", no_wrap=True), "descriptions", "requests", "in the journal", "calls to pay", "cost")
+    whole = (Column(name, no_wrap=True) for name in ("day", "descriptions", "requests"))
+    grid = Table(*whole, "in the journal", "calls to pay", "cost")
     for day in found.days:
         counts = [f"{count:,}" for count in (day.descriptions, day.requests, day.cached, day.calls)]
         grid.add_row(day.partition, *counts, show_cost(day.cost_usd))
@@ -65,9 +68,18 @@ def show_estimate(found: RangeEstimate) -> None:
     console.print("A dry run: nothing is paid for or published.")
     console.print(grid)
     again = f", at most {found.calls_most - found.calls:,} more for what validation rejects"
-    console.print(Text(f"{found.calls:,} calls to pay{again}; cost: {show_cost(found.cost_usd)}"))
+    console.print(Text(f"{counted(found.calls, 'call')} to pay{again}; cost: {show_cost(found.cost_usd)}"))
     if found.claimed:
-        console.print(Text(f"{found.claimed:,} descriptions more are made, and paid for, by a run at work.", "yellow"))
+        more = counted(found.claimed, "description more is", "descriptions more are")
+        console.print(Text(f"{more} made, and paid for, by a run at work.", "yellow"))
+    if found.days_alike > 1:
+        console.print(
+            Text(
+                f"The source has no {PARTITION_FIELD}, so each of the {found.days_alike:,} days reads the same: "
+                "the first makes it all, and the others find it served.",
+                style="yellow",
+            )
+        )
     for name, problem in found.problems.items():
         console.print(Text(shown(f"{name}: {problem}"), style="yellow"))
 

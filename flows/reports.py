@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.screen import make_grid
+from tasks.core.counting import counted, noun
 from tasks.core.layout import Layout
 from tasks.core.report import RunReport, reason_rows
 from tasks.core.showing import shown
@@ -16,12 +17,16 @@ from tasks.core.wording import MODEL_COLUMNS, model_rows, money, money_per_pairs
 MOST_LANGUAGES = 12
 FIGURES = ("accepted", "rejected", "share", "cost")
 NO_PRICE = "litellm has no price for this model"
+REDO_BRAINSTORMED = (
+    "More --descriptions make more. To judge these again, run the main command with their tasks/ as --source and "
+    "--on-published redo."
+)
 
 
-def show_summary(report: RunReport) -> None:
-    """Print what the run did."""
+def show_summary(report: RunReport, *, brainstormed: bool = False) -> None:
+    """Print what the run did; one over descriptions that were `brainstormed` just before has no --on-published."""
     console = open_console()
-    notes = (Text(shown(note), style="yellow") for note in _notes(report))
+    notes = (Text(shown(note), style="yellow") for note in _notes(report, brainstormed=brainstormed))
     console.print(
         Panel(Group(_figures(report), *notes), title=_title(report), title_align="left", border_style=_colour(report))
     )
@@ -75,7 +80,8 @@ def _calls(report: RunReport) -> list[tuple[str, str, str]]:
         figures.append(("repeated", f"{report.retried:,}", f"and {report.throttled:,} told to wait by the provider"))
     if report.calls_in_flight:
         allowed = ", as the provider allowed" if report.throttled else ""
-        figures.append(("in flight", f"{report.calls_in_flight:,}", f"calls at once{allowed}"))
+        calls = noun(report.calls_in_flight, "call")
+        figures.append(("in flight", f"{report.calls_in_flight:,}", f"{calls} at once{allowed}"))
     if report.input_tokens or report.output_tokens:
         figures.append(("tokens", f"{report.input_tokens:,} in", f"{report.output_tokens:,} out"))
     return figures
@@ -98,15 +104,16 @@ def _left_out(report: RunReport) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
-def _notes(report: RunReport) -> list[str]:
+def _notes(report: RunReport, *, brainstormed: bool) -> list[str]:
     notes = name_long(report.too_long) + name_unknown(report.unknown_languages)
     if not report.requests:
         left = f", or left to another run at work ({report.claimed:,})" if report.claimed else ""
         left += ", or blank" if not report.descriptions else ""
-        left += f"; {report.given_up:,} are short and have no attempt left" if report.given_up else ""
+        short = counted(report.given_up, "is short and has", "are short and have")
+        left += f"; {short} no attempt left" if report.given_up else ""
         notes.append(f"No call was paid for: what the source holds is served{left}.")
         if report.already_served:
-            notes.append(_redo(report))
+            notes.append(REDO_BRAINSTORMED if brainstormed else _redo(report))
     if report.shortfall:
         notes.append(_shortfall(report))
     if report.source_changes:
@@ -124,14 +131,14 @@ def _redo(report: RunReport) -> str:
 
 def _shortfall(report: RunReport) -> str:
     reasons = ", ".join(f"{reason} {pairs:,}" for reason, pairs in report.shortfall_reasons.items())
-    missing = f"{report.shortfall:,} pairs are still missing"
+    missing = f"{counted(report.shortfall, 'pair is', 'pairs are')} still missing"
     if report.on_published == "redo":
         return (
             f"{missing} ({reasons}). A redo pays for no second try: the same command without --on-published redo asks "
-            f"for them again, up to {report.max_attempts_per_pair} times in all."
+            f"for them again, up to {counted(report.max_attempts_per_pair, 'time')} in all."
         )
     return (
-        f"{missing}, after {report.max_attempts_per_pair} attempts for each ({reasons}). A higher "
+        f"{missing}, after {counted(report.max_attempts_per_pair, 'attempt')} for each ({reasons}). A higher "
         "--max-attempts-per-pair tries those again."
     )
 

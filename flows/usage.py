@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 from flows.commands import COMMANDS
@@ -16,6 +17,9 @@ Usage: python -m flows.run [OPTIONS]
        python -m flows.run COMMAND [OPTIONS]
 
 Without --source, --destination and --model-name, each runs as a demo on this machine."""
+
+# What an option of a type takes, as an error says it.
+VALUES: dict[type | None, str] = {date: "a day as YYYY-MM-DD", int: "a whole number", float: "a number"}
 
 
 def write_default(value: object) -> str | None:
@@ -32,7 +36,7 @@ def pays(given: Sequence[str]) -> bool:
 
 def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
     """Say what is wrong with the arguments, without pydantic's own words for it; `commands` are the sub-commands."""
-    from cyclopts import MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
+    from cyclopts import CoercionError, MissingArgumentError, UnusedCliTokensError  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
     from flows.parameters import SHAPES  # noqa: PLC0415  (pydantic's, as above)
@@ -47,6 +51,8 @@ def explain(error: "CycloptsError", commands: Sequence[str]) -> str:
         wrong = cause.errors()[0]
         said = SHAPES.get(wrong.get("ctx", {}).get("pattern", ""), wrong["msg"])
         return f"{str(error).partition(str(cause))[0].strip()} {said}."
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in VALUES:
+        return f'Invalid value "{error.token.value}" for {error.token.keyword}. Give {VALUES[error.target_type]}.'
     return as_sentence(str(error))
 
 

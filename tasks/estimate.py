@@ -12,6 +12,7 @@ from tasks.clients.leftovers import local_keys
 from tasks.clients.lookup import find_segments, scan_segments
 from tasks.clients.storage_errors import storage_errors
 from tasks.core.batching import SHARE_OF_PRICE
+from tasks.core.counting import counted
 from tasks.core.estimate import COUNT_ERROR, FEWEST_TOKENS, Estimate, Part, TokensPerCall, estimate
 from tasks.core.price import Price
 from tasks.core.prompts import build_prompt
@@ -107,7 +108,7 @@ def _learn_tokens(order: Order, model_name: str) -> TokensPerCall | None:
                 (float(found[f"{column}_{LIKELY[0]}"]), float(found[f"{column}_{LIKELY[1]}"]))
                 for column in ("input_tokens", "output_tokens")
             ]
-            return TokensPerCall(ranges[0], ranges[1], f"{found['calls']:,} completions of this model {where}")
+            return TokensPerCall(ranges[0], ranges[1], f"{counted(found['calls'], 'completion')} of this model {where}")
     return None
 
 

@@ -14,6 +14,7 @@ from tasks.clients.lookup import find_recipes, find_segments
 from tasks.clients.storage import list_folder
 from tasks.core.card import make_card
 from tasks.core.columns import TEXTS
+from tasks.core.counting import counted
 from tasks.core.exports import ExportReport
 from tasks.core.layout import TABLES, Layout
 from tasks.core.requests import hash_descriptions, lists_descriptions, possible_keys
@@ -146,7 +147,7 @@ def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.S
         keys = pl.Series([*known, *possible], dtype=pl.String)
         check()
         waiting = batch_records.forget_keys(f"{uri}/batches", set(keys))
-        yield from say_done(waiting, "requests of batches that are at the provider", "given up")
+        yield from say_done(waiting, "request", "of batches that are at the provider given up")
         # A compaction beside this would write again what it has read before.
         with hold_lease(compaction.lease_of(uri), owner) as lease:
             for file in find_segments(uri):
@@ -155,13 +156,13 @@ def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.S
                 with frames.whole_objects(partial(list, [file])):
                     rows = erasure.erase_completions(file, keys, description if lists else "")
                 if rows:
-                    yield f"{file}: {rows:,} completions erased"
+                    yield f"{file}: {counted(rows, 'completion')} erased"
 
 
 def _forget_in_staging(left: list[str], check: Check) -> list[str]:
     check()
     storage.delete_objects(left)
-    return say_done(len(left), "staged objects of ended runs", "removed")
+    return say_done(len(left), "staged object", "of ended runs removed")
 
 
 def _forget_in_tables(layout: Layout, digest: str, check: Check, told: Forgetting) -> None:
@@ -169,7 +170,7 @@ def _forget_in_tables(layout: Layout, digest: str, check: Check, told: Forgettin
         uri = f"{layout.destination}/{name}"
         check()
         rows = table_upkeep.delete_rows(uri, f"description_hash = '{digest}'")
-        told.erased(say_done(rows, f"rows of {name}", "erased"))
+        told.erased(say_done(rows, "row", f"of {name} erased"))
         # It removes the files of whoever has not committed them yet.
         check()
         if table_upkeep.drop_history(uri):

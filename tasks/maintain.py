@@ -47,7 +47,7 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
     done += _expire_staging(layout, now, ages.staging)
     old = [item.uri for item in list_folder(f"{layout.destination}/runs") if _is_old(item, now, ages.reports)]
     storage.delete_objects(old)
-    return done + say_done(len(old), "reports", "removed")
+    return done + say_done(len(old), "report", "removed")
 
 
 def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> list[str]:
@@ -59,9 +59,9 @@ def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> li
     storage.delete_objects(old)
     merged, deleted = sum(one.merged for one in done), sum(one.deleted for one in done)
     return [
-        *say_done(merged, "files of the journal", "merged"),
-        *say_done(deleted, "files of the journal", "removed"),
-        *say_done(len(old), "records of batches", "removed"),
+        *say_done(merged, "file", "of the journal merged"),
+        *say_done(deleted, "file", "of the journal removed"),
+        *say_done(len(old), "record", "of batches removed"),
     ]
 
 
@@ -72,12 +72,12 @@ def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[
         if ages.rejected:
             day = f"{now - timedelta(days=ages.rejected):%Y-%m-%d}"
             rows = table_upkeep.delete_rows(layout.rejected, f"partition < '{day}'")
-            done += say_done(rows, f"rejected rows of before {day}", "removed")
+            done += say_done(rows, "rejected row", f"of before {day} removed")
         for name in TABLES:
             lease.check()
             merged, removed = table_upkeep.tidy(f"{layout.destination}/{name}", max(1, ages.history))
-            done += say_done(merged, f"files of {name}", "merged")
-            done += say_done(removed, f"superseded files of {name}", "removed")
+            done += say_done(merged, "file", f"of {name} merged")
+            done += say_done(removed, "superseded file", f"of {name} removed")
     return done
 
 
@@ -95,7 +95,7 @@ def _expire_staging(layout: Layout, now: datetime, days: int) -> list[str]:
         if run.rpartition("/")[2] not in living.values() and not any(item.uri in living for item in items)
     ]
     storage.delete_objects([item.uri for items in gone for item in items])
-    return say_done(len(gone), "staging folders of ended runs", "removed")
+    return say_done(len(gone), "staging folder", "of ended runs removed")
 
 
 def _is_old(item: StoredObject, now: datetime, days: int) -> bool:

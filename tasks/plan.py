@@ -13,7 +13,7 @@ from tasks.clients.holdings import find_judged, find_served, find_source_changes
 from tasks.clients.lease import find_renewed
 from tasks.core.distinct import number_hashes
 from tasks.core.errors import StoppedError
-from tasks.core.planning import CLAIMED, USED, find_lacking, plan_requests
+from tasks.core.planning import CLAIMED, USED, count_missing, find_lacking, plan_requests
 from tasks.core.plans import Plan
 from tasks.core.requests import Order
 from tasks.staging import Scratch
@@ -60,8 +60,9 @@ def plan_into(
     del numbers  # the one thing here that grows with the source
     wanted = already_served = left_to_others = taken = 0
     used, given_up = [pl.DataFrame(schema=USED)], _GivenUp()
-    for frame in _choose(found, served, order):
+    for frame, passed_over in _choose(found, served, order):
         taken += frame.height
+        already_served += passed_over
         for planned in plan_requests(frame, served, judged, claimed, order):
             requests.append(planned.requests)
             wanted += planned.wanted
@@ -92,16 +93,20 @@ def plan_into(
     return plan, before
 
 
-def _choose(found: Descriptions, served: pl.DataFrame, order: Order) -> Iterator[pl.DataFrame]:
-    """Yield the descriptions that are planned for: all, or of a preview the first ones that are not served."""
+def _choose(found: Descriptions, served: pl.DataFrame, order: Order) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Yield the descriptions that are planned for: all, or of a preview the first ones that are not served.
+
+    With each frame comes how many descriptions x languages a preview passes over, since they are served.
+    """
     left = order.limit
     for frame in found.frames():
         if not order.limit:
-            yield frame
-        elif left > 0:
-            some = find_lacking(frame, served, order).head(left)
-            left -= some.height
-            yield some
+            yield frame, 0
+            continue
+        lacking = find_lacking(frame, served, order)
+        some = lacking.head(left)
+        left -= some.height
+        yield some, count_missing(frame.join(lacking, on="description_hash", how="anti"), served, order).height
 
 
 class _GivenUp:

@@ -124,12 +124,13 @@ BAD = {
     "empty prefix": Bad(
         1, ("No task descriptions under", "nothing lies there. Check --source"), {"--source": "{bucket}/empty"}
     ),
-    "no known format": Bad(1, ("0 of 1 objects", ".jsonl"), {"--source": "{bucket}/other"}),
+    "no known format": Bad(1, ("none of 1 object there ends in", ".jsonl"), {"--source": "{bucket}/other"}),
     "wrong credentials": Bad(1, ("refuses access to s3://", "Check the credentials"), world=refuse_access),
     "no column": Bad(1, ("csv/a.csv", "no column 'task'", "'title', 'id'"), {"--source": "{bucket}/csv"}),
     "broken line": Bad(1, ("broken/a.jsonl, line 2", "not valid JSON"), {"--source": "{bucket}/broken"}),
     "language": Bad(2, ("'Germn'", "Nearest: German"), {"--languages": "Germn"}),
     "pairs below one": Bad(2, ("--pairs-per-task", "greater than or equal to 1"), {"--pairs-per-task": "-1"}),
+    "limit no number": Bad(2, ('"x" for --limit', "Give a whole number"), {"--limit": "x"}),
     "limit below zero": Bad(2, ("--limit", "greater than or equal to 0"), {"--limit": "-5"}),
     "no number": Bad(2, ("--seed", "many"), {"--seed": "many"}),
     "share above one": Bad(2, ("less than or equal to 1",), {"--max-rejected-share": "1.5"}),

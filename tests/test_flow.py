@@ -165,6 +165,7 @@ def test_a_preview_shows_its_rows_and_publishes_nothing(run: Run, bucket: str, m
     preview = run("--limit", "2")
     assert (preview["descriptions"], preview["judged"]) == (2, 2)
     assert [pair["task"] for pair in preview["samples"]] == new[:2], "the first that are not served"
+    assert preview["already_served"] == 50, "and those that it passes over are counted"
 
 
 @pytest.mark.runs

@@ -199,7 +199,13 @@ BROKEN = {
     "bucket": (
         ["--destination", "s3://no-such-bucket/x"],
         None,
-        {"write", "conditional write", "delete"},
+        {"write"},
+        "There is no bucket",
+    ),
+    "every bucket": (
+        ["--source", "s3://no-such-bucket/tasks", "--destination", "s3://no-such-bucket/x"],
+        None,
+        {"source"},
         "There is no bucket",
     ),
 }
@@ -212,10 +218,10 @@ def test_a_check_names_the_part_that_does_not_work(
     options, fault, failed, said = BROKEN[name]
     model_server.default = fault or model_server.default
     changed = [option.format(bucket=bucket) for option in options]
-    code, found = ask(capsys, [*_without(given, changed[:1]), *changed, "--check"])
+    code, found = ask(capsys, [*_without(given, changed[::2]), *changed, "--check"])
     assert (code, found["ok"]) == (1, False)
     assert {part["name"] for part in found["parts"] if not part["ok"]} == failed
-    assert any(said in part["said"] for part in found["parts"])
+    assert [said in part["said"] for part in found["parts"]].count(True) == 1
 
 
 def test_a_check_asks_no_more_of_a_storage_that_does_not_answer(
@@ -306,7 +312,10 @@ def test_a_dry_run_of_a_backfill_over_one_source_pays_for_it_once(
     code, found = ask(capsys, ["backfill", *given, *DAYS, "--dry-run"])
     assert (code, found["calls"], found["cost_usd"]) == (0, ROWS, None)
     assert main(["backfill", *given, *DAYS, "--dry-run"]) == 0
-    assert f"{ROWS} calls to pay" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{ROWS} calls to pay" in told
+    assert "each of the 3 days reads the same" in " ".join(told.split())
+    assert (found["days_alike"], len(found["days"])) == (3, 1)
 
 
 def test_a_dry_run_of_a_brainstorming_counts_its_lists(

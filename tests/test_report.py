@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.other_reports import show_brainstorm
 from flows.reports import show_summary
 from tasks.core.markdown import escape, report_markdown
 from tasks.core.page import report_page
@@ -187,6 +188,12 @@ def test_a_redo_is_not_advised_for_a_day_that_other_days_serve(
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert ("It is of other days: to judge one again, name it with --partition" in said) == names_day
     assert ("--on-published redo judges it again" in said) != names_day
+
+
+def test_a_redo_is_not_advised_to_a_brainstorming_which_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    show_brainstorm(report(requests=0, already_served=9))
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "run the main command with their tasks/ as --source and --on-published redo" in said
 
 
 def test_a_source_of_blank_rows_is_not_said_to_be_served(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from tasks.clients.outcome import NOT_REACHED, Call, CallFault, Reply, make_comp
 from tasks.clients.pacing import BACKOFF_CEILING_SECONDS, BACKOFF_SECONDS, PATIENCE_SECONDS, Ceiling, Limiter
 from tasks.clients.rates import Place, Rates
 from tasks.core.columns import NO_CHOICES
+from tasks.core.counting import counted
 from tasks.core.errors import RESUME, ModelError, PairmillError, StoppedError
 from tasks.core.price import Price
 from tasks.core.rules import CALL_FAILED, TURNED_DOWN
@@ -179,7 +180,7 @@ class Attempts:
 
     def _throttle(self, place: Place, fault: CallFault) -> None:
         if not self.limiter.throttled(place, fault.retry_after):
-            asks = f", and asks to wait {fault.retry_after:,.0f} seconds" if fault.retry_after else ""
+            asks = f", and asks to wait {counted(round(fault.retry_after), 'second')}" if fault.retry_after else ""
             raise _DownError(
                 f"The provider answers every call with a rate limit{asks} ({fault.message}). A run waits "
                 f"{self._patience:,.0f} seconds for one good reply, no longer. {RESUME}"

@@ -13,6 +13,7 @@ from tasks.clients.outcome import CallFault, Reply, make_completion, no_reply
 from tasks.clients.patience import NOTHING_TWICE
 from tasks.core.batching import SHARE_OF_PRICE, Batch, Job
 from tasks.core.columns import JOURNAL
+from tasks.core.counting import counted
 from tasks.core.errors import ModelError
 
 # What was answered, and by which batch.
@@ -82,8 +83,9 @@ class Collector:
         for file in filter(None, (job.input_file, job.output_file, job.error_file)):
             with suppress(CallFault):  # the provider removes it by itself, later
                 desk.api.delete(file)
-        strange = f"; {unknown:,} lines answer what it was not asked, or twice" if unknown else ""
-        desk.note(f"batch {job.id} is {job.status}: {answered:,} of {batch.requests:,} requests answered{strange}")
+        lines, asked = counted(unknown, "line answers", "lines answer"), counted(batch.requests, "request")
+        strange = f"; {lines} what it was not asked, or twice" if unknown else ""
+        desk.note(f"batch {job.id} is {job.status}: {answered:,} of {asked} answered{strange}")
         if fatal:
             raise ModelError(f"{fatal} {NOTHING_TWICE}")
         if not answered and job.status == "failed" and batch.attempt > 1 and not job.too_much:

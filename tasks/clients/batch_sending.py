@@ -12,6 +12,7 @@ from tasks.clients.outcome import CallFault
 from tasks.clients.patience import NOTHING_TWICE, pause_after
 from tasks.core import batching
 from tasks.core.batching import ATTEMPTS, FEWEST_REQUESTS, SHARE_OF_PRICE, Batch, Job, name_batch
+from tasks.core.counting import counted
 from tasks.core.errors import ModelError, StoppedError
 from tasks.core.prompts import build_prompt
 
@@ -79,7 +80,7 @@ class Sender:
         if self._desk.budget is not None and len(keys) < fewest:
             if others:
                 return None
-            raise self._desk.budget.used_up(f"a batch of more than {len(keys):,} requests may exceed")
+            raise self._desk.budget.used_up(f"a batch of more than {counted(len(keys), 'request')} may exceed")
         batch = self._name(keys, rows.attempt, most_usd)
         named = path.rename(path.with_name(f"pairmill-{batch.name}.jsonl"))
         sent = self._send(batch, keys, named)
@@ -148,7 +149,7 @@ class Sender:
                     raise error(f"No batch was sent: {fault.message.rstrip('.')}. {NOTHING_TWICE}") from None
                 desk.patience.wait(pause_after(fault, attempt))
             else:
-                desk.note(f"a batch of {batch.requests:,} requests was sent, {sent.job}")
+                desk.note(f"a batch of {counted(batch.requests, 'request')} was sent, {sent.job}")
                 return sent
 
     def _find(self, batches: list[Batch]) -> dict[str, Job]:

@@ -11,6 +11,7 @@ from tasks.clients.batch_sending import Sender
 from tasks.clients.outcome import CallFault
 from tasks.clients.patience import NOTHING_TWICE, PATIENCE_SECONDS
 from tasks.core.batching import ATTEMPTS, FEWEST_REQUESTS, Batch, Job, next_pause
+from tasks.core.counting import counted
 from tasks.core.errors import StoppedError
 
 
@@ -47,7 +48,7 @@ class Batching:
         self._desk.patience.check()
         self.open = {batch.name: batch for batch in self._sender.find_open()}
         if self.open:
-            self._desk.note(f"{len(self.open)} batches of an earlier run are at the provider")
+            self._desk.note(f"{counted(len(self.open), 'batch', 'batches')} of an earlier run found at the provider")
         rows = pl.scan_parquet(requests)
         for batch in self.open.values():
             keys = pl.LazyFrame({"request_key": self._desk.records.read_keys(batch)})
@@ -109,7 +110,9 @@ class Batching:
         """Have what is open ended: what it has answered is collected, the rest is left for live calls."""
         if self._cancelled_at is None:
             self._cancelled_at = self._desk.patience.now()
-            self._desk.note(f"{len(self.open)} batches are ended at the provider, and collected")
+            self._desk.note(
+                f"{counted(len(self.open), 'batch is', 'batches are')} ended at the provider, and collected"
+            )
             for batch in self.open.values():
                 with suppress(CallFault):  # it has ended by itself, or is asked again below
                     self._desk.api.cancel(batch.job)

@@ -15,6 +15,7 @@ from tasks.clients import frames, storage
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.lookup import EARLIEST, scan_segments
 from tasks.clients.storage import StoredObject
+from tasks.core.counting import counted
 from tasks.core.errors import StorageError
 
 # Files above this size are left as they are.
@@ -85,7 +86,7 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None, lease: 
     if written != wanted:
         storage.delete_objects([f"{target}.parquet"])
         raise StorageError(
-            f"{target}.parquet held {written:,} of {wanted:,} completions. Nothing was removed; run again."
+            f"{target}.parquet held {written:,} of {counted(wanted, 'completion')}. Nothing was removed; run again."
         )
     storage.write_bytes(f"{target}.replaces.json", json.dumps(names).encode())
 

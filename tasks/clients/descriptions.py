@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients import source, storage
+from tasks.core.counting import counted
 from tasks.core.distinct import draw_languages, find_first, leave_out_long, normalise, number_hashes, number_languages
 from tasks.core.errors import SourceError
 from tasks.core.languages import LANGUAGES
@@ -91,7 +92,8 @@ def list_source(uri: str, destination: str) -> list[storage.StoredObject]:
     objects = [item for item in found if source.source_format(item.uri) and not item.uri.startswith(ours)]
     if not objects:
         formats = f"{', '.join(source.FORMATS)} (or these with {' or '.join(source.COMPRESSIONS)})"
-        lies = f"0 of {len(found)} objects end in {formats}" if found else "nothing lies there"
+        none = f"none of {counted(len(found), 'object')} there ends in {formats}"
+        lies = none if found else "nothing lies there"
         raise SourceError(f"No task descriptions under {uri}: {lies}. Check --source, or that the upload has finished.")
     if odd := next((item.uri for item in objects if "?versionId=" in item.uri), None):
         raise SourceError(f"{odd} has '?versionId=' in its name, which stands for a version. Rename it, and run again.")

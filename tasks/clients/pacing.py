@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tasks.clients.rates import Place, Rates
+from tasks.core.counting import counted
 from tasks.core.errors import RESUME, StoppedError
 
 CUT = 0.7
@@ -176,8 +177,8 @@ class Limiter:
                 # No reply can come that says otherwise.
                 self._waiting.popleft().set_exception(
                     StoppedError(
-                        f"The provider's rate limit is used up for another {delay:,.0f} seconds, and a run waits "
-                        f"{self._patience:,.0f} at most. {RESUME}"
+                        f"The provider's rate limit is used up for another {counted(round(delay), 'second')}, and a "
+                        f"run waits {self._patience:,.0f} at most. {RESUME}"
                     )
                 )
                 continue

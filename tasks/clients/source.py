@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.clients.unpacking import measure_rows, split_lines, unpack, with_line_feeds
+from tasks.core.counting import counted
 from tasks.core.errors import SourceError
 from tasks.core.source_columns import spell_ours
 from tasks.core.width import check_columns
@@ -143,7 +144,7 @@ def _broken_row(path: Path, uri: str) -> SourceError | None:
         for row in rows:
             width = width or len(row)
             if len(row) > width:
-                cause = f"has {len(row)} fields where the first line has {width}"
+                cause = f"has {counted(len(row), 'field')} where the first line has {width}"
                 break
             number = rows.line_num + 1
     except UnicodeDecodeError:
@@ -166,7 +167,9 @@ def _read_parquet(path: Path, uri: str) -> Iterator[pl.DataFrame]:
         yield batch
     if found != named:
         # A thread of polars that breaks on a damaged page ends the frames as if there were no more.
-        raise SourceError(f"{uri} cannot be read: it names {named:,} rows, and has {found:,}. Upload it again.")
+        raise SourceError(
+            f"{uri} cannot be read: it names {counted(named, 'row')}, and has {found:,}. Upload it again."
+        )
 
 
 def _batches(frame: pl.LazyFrame, uri: str, most_rows: float = BATCH_ROWS) -> Iterator[pl.DataFrame]:

@@ -29,6 +29,10 @@ _COLOUR = re.compile(r"\x1b\[\d*m|\u21b3")
 _UNREADABLE = (aiohttp.ClientError, ResponseParserError)
 
 
+class NoBucketError(StorageError):
+    """The bucket does not exist there."""
+
+
 class TransientStorageError(StorageError):
     """A hiccup of the storage: the step may be tried again."""
 
@@ -84,7 +88,10 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     kind = next((kind for kind, pattern in _SAYS.items() if re.search(pattern, clues, re.IGNORECASE)), "")
     uri = _find_object(text, uri)
     if kind == "bucket":
-        return StorageError(f"There is no bucket {split_uri(uri)[0]!r} (asked for {uri}). Check the name and endpoint.")
+        bucket = split_uri(uri)[0]
+        return NoBucketError(
+            f"There is no bucket {bucket!r} (asked for {uri}). Check the name and endpoint, or make it."
+        )
     if local := _say_local(error, text):
         return StorageError(local)
     if isinstance(error, FileNotFoundError):

@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 from pydantic import BaseModel
 
+from tasks.core.counting import counted
 from tasks.core.errors import AGAIN, UsageError
 from tasks.core.markdown import escape, table
 from tasks.core.wording import money
@@ -111,7 +112,8 @@ def make_report(run_id: str, days: list[DayReport]) -> BackfillReport:
 
 def backfill_headline(report: BackfillReport) -> str:
     """Say in one sentence how a backfill ended."""
-    return f"{len(report.days):,} days done: {report.accepted:,} pairs accepted, {report.paid:,} calls paid"
+    days, pairs, calls = len(report.days), report.accepted, report.paid
+    return f"{counted(days, 'day')} done: {counted(pairs, 'pair')} accepted, {counted(calls, 'call')} paid"
 
 
 def failed_message(days: list[DayReport]) -> str:
@@ -121,8 +123,8 @@ def failed_message(days: list[DayReport]) -> str:
     first = failed[0]
     others = f"The other days are done; {AGAIN}" if len(failed) < len(days) else AGAIN.capitalize()
     return (
-        f"{len(failed):,} of {len(days):,} days failed: {names}. {first.partition}: {first.message.rstrip('.')}. "
-        f"{others}: what is done costs nothing."
+        f"{len(failed):,} of {counted(len(days), 'day')} failed: {names}. {first.partition}: "
+        f"{first.message.rstrip('.')}. {others}: what is done costs nothing."
     )
 
 
@@ -132,7 +134,10 @@ def backfill_markdown(days: list[DayReport]) -> str:
     done = sum(day.done for day in days)
     accepted = sum(day.accepted or 0 for day in days)
     header = ["Day", "State", "Accepted", "Rejected", "Calls paid", "From the journal", "Cost"]
-    parts = [f"## {done:,} of {len(days):,} days done, {accepted:,} pairs accepted", table(header, rows)]
+    parts = [
+        f"## {done:,} of {counted(len(days), 'day')} done, {counted(accepted, 'pair')} accepted",
+        table(header, rows),
+    ]
     # The others say what their figures say.
     parts += [f"**{day.partition}**: {escape(day.message, most=1_000)}" for day in days if not day.done]
     return "\n\n".join(parts) + "\n"

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, WithJsonSchema
 
+from tasks.core.counting import counted
 from tasks.core.requests import Order, Recipe, request_keys
 
 # Prefect's form makes a dropdown of an enum; of one value, pydantic would make a "const".
@@ -183,6 +184,6 @@ def brainstorm_headline(report: BrainstormReport) -> str:
     """Say in one sentence how a brainstorming ended."""
     end = "" if report.stopped == "enough" else f", stopped: {report.stopped}"
     return (
-        f"{report.total:,} task descriptions of {report.wanted:,} wanted, {report.added:,} of them new, "
-        f"{report.paid:,} calls paid{end}"
+        f"{counted(report.total, 'task description')} of {report.wanted:,} wanted, {report.added:,} of them new, "
+        f"{counted(report.paid, 'call')} paid{end}"
     )

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from tasks.core.counting import counted, noun
 from tasks.core.exports import SPLITS, ExportReport
 from tasks.core.languages import LANGUAGES
 from tasks.core.markdown import escape, table
@@ -76,8 +77,8 @@ def _sections(report: ExportReport) -> list[str]:
     rejected = sum(report.rejected.values())
     parts = [
         f"# Short text-matching pairs {escape(report.version)}",
-        f"{total:,} pairs of short texts that match, in {len(report.languages)} "
-        f"language{'' if len(report.languages) == 1 else 's'}, for training embedding models. Both texts of every "
+        f"{counted(total, 'pair')} of short texts that match, in "
+        f"{counted(len(report.languages), 'language')}, for training embedding models. Both texts of every "
         "pair were written by a language model; no person has read them all.",
         "Configs: `pairs` has exactly `anchor` and `positive`, which is what sentence-transformers takes; `full` has "
         "every column, with where each row comes from. FlagEmbedding takes the files under `flag_embedding/`: "
@@ -99,8 +100,9 @@ def _sections(report: ExportReport) -> list[str]:
         parts.append("\n".join(f"    {line}" for line in TEMPLATE.splitlines()))
     parts += [
         "## What was left out",
-        f"Of {report.judged:,} judged rows {rejected:,} were rejected, each with every reason that holds, and "
-        f"{refused - rejected:,} more of the published ones are not in this export.",
+        f"Of {counted(report.judged, 'judged row')} {counted(rejected, 'was', 'were')} rejected, each with every "
+        f"reason that holds, and {refused - rejected:,} more {noun(refused - rejected, 'was', 'were')} published, but "
+        f"{noun(refused - rejected, 'is', 'are')} not in this export.",
     ]
     if report.rejected:
         rows = [[escape(reason), f"{count:,}"] for reason, count in report.rejected.items()]
@@ -111,15 +113,18 @@ def _sections(report: ExportReport) -> list[str]:
     if report.held_out:
         named = ", ".join(escape(uri) for uri in report.held_out)
         parts.append(
-            f"Kept out: every pair that holds one of {report.held_out_texts:,} texts of {named}, compared without "
-            "case, accents, punctuation and order of words."
+            f"Kept out: every pair that holds a text of {named} ({counted(report.held_out_texts, 'text')}), compared "
+            "without case, accents, punctuation and order of words."
         )
     parts += ["## Languages", table(["Language", "Code", "Pairs"], _language_rows(report))]
     parts += [
         "## Known limits",
-        f"- {report.grouped_rows:,} pairs in {report.groups:,} groups share a text with another pair (`group_id` in "
-        "`full`). In-batch negatives are wrong inside a group: use a batch sampler without duplicates.\n"
-        + "".join(f"- {count:,} pairs carry the flag `{flag}`.\n" for flag, count in report.flags.items())
+        f"- {counted(report.grouped_rows, 'pair')} in {counted(report.groups, 'group')} share a text with another pair "
+        "(`group_id` in `full`). In-batch negatives are wrong inside a group: use a batch sampler without duplicates.\n"
+        + "".join(
+            f"- {counted(count, 'pair carries', 'pairs carry')} the flag `{flag}`.\n"
+            for flag, count in report.flags.items()
+        )
         + "- The languages are those that the model was asked for; near languages and romanised ones are hard to tell "
         "apart, and facts in the texts may be wrong.\n"
         "- Whether the model provider's terms allow training on what its model wrote is for you to check.",

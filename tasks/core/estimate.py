@@ -76,6 +76,7 @@ class RangeEstimate(BaseModel):
     """What the days of a backfill would do; `problems` are those of days that cannot run, by day.
 
     The figures are sums over the days. Of descriptions that several days hold, each day counts its own.
+    `days_alike` counts the days of a source that is the same every day, of which `days` holds the first; else it is 0.
     """
 
     ok: bool
@@ -88,9 +89,10 @@ class RangeEstimate(BaseModel):
     calls_most: int
     cost_usd: tuple[float, float] | None
     max_cost_usd: float
+    days_alike: int = 0
 
 
-def add_up(days: list[Estimate], problems: dict[str, str], max_cost_usd: float) -> RangeEstimate:
+def add_up(days: list[Estimate], problems: dict[str, str], max_cost_usd: float, days_alike: int = 0) -> RangeEstimate:
     """Return the estimate of a range from those of its days; the cost is unknown where one day's is."""
     costs = [day.cost_usd for day in days]
     known = [cost for cost in costs if cost is not None]
@@ -105,6 +107,7 @@ def add_up(days: list[Estimate], problems: dict[str, str], max_cost_usd: float) 
         calls_most=sum(day.calls_most for day in days),
         cost_usd=(sum(low for low, _ in known), sum(high for _, high in known)) if len(known) == len(costs) else None,
         max_cost_usd=max_cost_usd,
+        days_alike=days_alike,
     )
 
 

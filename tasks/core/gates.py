@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.core.counting import counted
 from tasks.core.drift import ENOUGH_ROWS, Drift
 from tasks.core.requests import Order
 
@@ -33,7 +34,7 @@ def _say_rejected(order: Order, figures: Mapping[str, Any]) -> str:
     judged, rejected = figures["judged"], figures["rejected"]
     reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in list(figures["reasons"].items())[:5])
     return (
-        f"{rejected / judged:.0%} of {judged:,} rows were rejected, above the allowed "
+        f"{rejected / judged:.0%} of {counted(judged, 'row was', 'rows were')} rejected, above the allowed "
         f"{order.max_rejected_share:.0%} ({reasons}). Nothing was published; every paid completion is kept. "
         f"Read {order.layout.report_page(order.run_id, 'html')}, and all rows in {order.staging}/judged/, then raise "
         "--max-rejected-share or change the model, and run again."

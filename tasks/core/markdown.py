@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tasks.core.counting import counted
 from tasks.core.drift import Profile
 from tasks.core.layout import Layout
 from tasks.core.report import RunReport, headline, reason_rows
@@ -81,7 +82,7 @@ def _figures(report: RunReport) -> list[list[str]]:
         *([["Left to another run at work", f"{report.claimed:,}"]] if report.claimed else []),
         *([["Too long", f"{report.too_long:,}"]] if report.too_long else []),
         *([["In unknown languages", escape(unknown)]] if (unknown := list_unknown(report.unknown_languages)) else []),
-        ["Requests", f"{report.requests:,}, in {report.rounds:,} round{'s' * (report.rounds != 1)}"],
+        ["Requests", f"{report.requests:,}, in {counted(report.rounds, 'round')}"],
         ["Calls in flight, settled at", f"{report.calls_in_flight:,}"],
         ["Tokens in / out", f"{report.input_tokens:,} / {report.output_tokens:,}"],
         ["Seconds", f"{report.seconds:,.1f}"],
@@ -149,7 +150,7 @@ def _changes(report: RunReport) -> list[str]:
         return []
     both = {"accepted": changes.newly_accepted, "rejected": changes.newly_rejected}
     rows = [[kind, escape(reason), f"{count:,}"] for kind, counts in both.items() for reason, count in counts.items()]
-    parts = ["### What judging again changed", f"{changes.as_before:,} rows are judged as before."]
+    parts = ["### What judging again changed", f"{counted(changes.as_before, 'row is', 'rows are')} judged as before."]
     return [*parts, table(["Now", "Reason", "Rows"], rows)] if rows else parts
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 from tasks.core.cells import bar, columns, name, note, number, page, percent, piece, section, short, table, text
+from tasks.core.counting import counted, noun
 from tasks.core.drift import Changes, Drift, Profile
 from tasks.core.languages import LANGUAGES
 from tasks.core.report import RunReport, headline, reason_rows
@@ -44,7 +45,7 @@ def report_page(report: RunReport) -> str:
     if telling_variations(report):
         parts.append(section("Variations of later samples", _variations(report)))
     if report.profile is not None and report.profile.pairs_to_read:
-        title = f"{len(report.profile.pairs_to_read)} accepted pairs, drawn at random"
+        title = f"{counted(len(report.profile.pairs_to_read), 'accepted pair')}, drawn at random"
         parts.append(section(title, _pairs(report.profile)))
     parts.append(section("This run", _run(report)))
     return page(headline(report), parts)
@@ -54,11 +55,11 @@ def _top(report: RunReport) -> str:
     share = report.accepted / max(1, report.judged)
     of_judged = f", {1 - share:.1%} of {report.judged:,}" if report.judged else ""
     cards = [
-        (f"{report.accepted:,}", "accepted pairs", "good"),
+        (f"{report.accepted:,}", noun(report.accepted, "accepted pair"), "good"),
         (f"{report.rejected:,}", f"rejected{of_judged}", "bad" if report.rejected else ""),
-        (f"{report.shortfall:,}", "pairs still missing", "bad" if report.shortfall else ""),
+        (f"{report.shortfall:,}", f"{noun(report.shortfall, 'pair')} still missing", "bad" if report.shortfall else ""),
         (money(report.cost_usd), money_per_pairs(report) or "cost", ""),
-        (f"{report.paid:,}", f"calls paid, {report.cached:,} from the journal", ""),
+        (f"{report.paid:,}", f"{noun(report.paid, 'call')} paid, {report.cached:,} from the journal", ""),
         (f"{report.seconds:,.0f} s", "from start to end", ""),
     ]
     tiles = "".join(f'<div class="card"><b class="{kind}">{value}</b>{said}</div>' for value, said, kind in cards)
@@ -80,7 +81,7 @@ def _top(report: RunReport) -> str:
 def _title(report: RunReport) -> str:
     if not report.requests:
         return "nothing to do"
-    return f"{report.accepted:,} pairs, {report.accepted / max(1, report.judged):.1%} of the rows judged"
+    return f"{counted(report.accepted, 'pair')}, {report.accepted / max(1, report.judged):.1%} of the rows judged"
 
 
 def _reasons(report: RunReport) -> str:
@@ -91,7 +92,7 @@ def _reasons(report: RunReport) -> str:
     ]
     examples = report.profile.examples if report.profile is not None else {}
     shown = "".join(
-        f"<details><summary>{escape(reason)}: {len(found)} example{'' if len(found) == 1 else 's'}</summary>"
+        f"<details><summary>{escape(reason)}: {counted(len(found), 'example')}</summary>"
         + table(["Input", "Positive document", "Language"], [_example(one) for one in found])
         + "</details>"
         for reason in report.reasons
@@ -118,7 +119,7 @@ def _shortfalls(report: RunReport) -> str:
     ]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.shortfall_reasons.items())
     return table(["Task description", "Language", "#Pairs", "Main reason"], rows) + note(
-        f"{report.shortfall:,} pairs in all, by main reason: {reasons}."
+        f"{counted(report.shortfall, 'pair')} in all, by main reason: {reasons}."
     )
 
 
@@ -133,7 +134,7 @@ def _changes(changes: Changes) -> str:
         for said, kind, counts in both
         for reason, count in counts.items()
     ]
-    same = note(f"{changes.as_before:,} rows are judged as before.")
+    same = note(f"{counted(changes.as_before, 'row is', 'rows are')} judged as before.")
     return (table(["", "Reason", "", "#Rows"], rows) if rows else "") + same
 
 

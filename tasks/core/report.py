@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, computed_field
 
+from tasks.core.counting import counted
 from tasks.core.drift import Changes, Drift, Profile, SamplePair
 
 
@@ -160,15 +161,14 @@ def without_texts(report: RunReport) -> RunReport:
 def headline(report: RunReport) -> str:
     """Say in one sentence how the run ended."""
     if not report.requests and not report.published:
-        short = f", {report.claimed:,} are left to another run at work" if report.claimed else ""
-        short += f", {report.given_up:,} have no attempt left" if report.given_up else ""
-        return (
-            f"{report.partition}: nothing to do, {report.already_served:,} descriptions x languages are served{short}"
-        )
+        short = f", {counted(report.claimed, 'is', 'are')} left to another run at work" if report.claimed else ""
+        short += f", {counted(report.given_up, 'has', 'have')} no attempt left" if report.given_up else ""
+        served = counted(report.already_served, "description x language is", "descriptions x languages are")
+        return f"{report.partition}: nothing to do, {served} served{short}"
     verb = "published" if report.published else "judged, not published:"
     return (
-        f"{report.partition}: {verb} {report.accepted:,} pairs, {report.rejected:,} rejected, "
-        f"{report.paid:,} calls paid, {report.cached:,} from the journal"
+        f"{report.partition}: {verb} {counted(report.accepted, 'pair')}, {report.rejected:,} rejected, "
+        f"{counted(report.paid, 'call')} paid, {report.cached:,} from the journal"
         + (f", {report.shortfall:,} still missing" if report.shortfall else "")
     )
 

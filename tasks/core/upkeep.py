@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
+from tasks.core.counting import counted
 from tasks.core.errors import UsageError
 from tasks.core.requests import normalise_description
 
@@ -49,18 +50,18 @@ def check_forgotten(text: str) -> str:
     raise UsageError(f"--forget is {text!r}. Give the text of a task description, letter by letter.")
 
 
-def say_done(count: int, what: str, verb: str) -> list[str]:
-    """Return the sentence that tells of `count` things, none where it is 0."""
-    return [f"{count:,} {what} {verb}"] if count else []
+def say_done(count: int, one: str, rest: str) -> list[str]:
+    """Return the sentence that tells what was done to `count` things, each `one`; none where it is 0."""
+    return [f"{counted(count, one)} {rest}"] if count else []
 
 
 def upkeep_headline(report: UpkeepReport) -> str:
     """Say in one sentence what it came to."""
     saved = report.bytes_before - report.bytes_after
-    what = f"{len(report.done):,} thing{'s' * (len(report.done) != 1)} done" if report.done else "nothing to do"
+    what = f"{counted(len(report.done), 'thing')} done" if report.done else "nothing to do"
     if report.found is False:
         what = "nothing of that description was found"
     elif report.left:
         what += f", {len(report.left):,} left to do by hand"
-    fewer = f", {saved:,} bytes fewer" if saved > 0 else ""
-    return f"{report.destination}: {what}{fewer}, {report.bytes_after:,} bytes in all"
+    fewer = f", {counted(saved, 'byte')} fewer" if saved > 0 else ""
+    return f"{report.destination}: {what}{fewer}, {counted(report.bytes_after, 'byte')} in all"

@@ -1,5 +1,6 @@
 """How a report's figures read, alike in the terminal, as Markdown and on its page."""
 
+from tasks.core.counting import counted
 from tasks.core.drift import Profile
 from tasks.core.report import RunReport, VariationFigures
 from tasks.core.requests import MOST_CHARACTERS
@@ -46,7 +47,9 @@ def describe_variety(report: RunReport, profile: Profile) -> dict[str, str]:
     facts = {f"Rows with the flag {flag}": f"{count:,}" for flag, count in report.flags.items()}
     shared = report.shared_texts
     facts["Pairs that share a text with another"] = (
-        f"{shared.pairs:,} in {shared.groups:,} groups, the largest of {shared.largest:,}" if shared.pairs else "none"
+        f"{shared.pairs:,} in {counted(shared.groups, 'group')}, the largest of {shared.largest:,}"
+        if shared.pairs
+        else "none"
     )
     for column in (column for column, lengths in profile.lengths.items() if lengths):
         half, most = (profile.most_characters(column, share) for share in (0.5, 0.95))
