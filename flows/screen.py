@@ -24,6 +24,8 @@ from tasks.progress import progress
 
 LINE_SECONDS = 5.0
 REFRESH_SECONDS = 0.1
+# Columns that the bar leaves free: a terminal writes ^C after it, and on a full line would go on below, out of reach.
+FREE_COLUMNS = 5
 
 
 @contextmanager
@@ -52,15 +54,21 @@ def _show_bar(ended: threading.Event) -> None:
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, width=_bar_width())
+    with Progress(*columns, console=console, transient=True) as bar:
         row, step = bar.add_task(progress.says, total=None, figures=""), ""
         while not ended.wait(REFRESH_SECONDS):
+            console.width = _bar_width()
             if progress.step != step:
                 step = progress.step
                 bar.reset(row, total=progress.total or None)
             figures = f"{progress.done:,} of {progress.total:,} {_rate()}{_left()}" if progress.total else ""
             total = progress.total or None
             bar.update(row, completed=progress.done, total=total, figures=figures, description=progress.says)
+
+
+def _bar_width() -> int:
+    return max(1, Console(stderr=True).width - FREE_COLUMNS)
 
 
 def _show_lines(ended: threading.Event, line_seconds: float = LINE_SECONDS) -> None:

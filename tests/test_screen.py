@@ -87,6 +87,33 @@ def test_the_bar_is_for_a_terminal_that_shows_errors_wherever_the_report_goes() 
         os.close(end)
 
 
+BAR = """
+import time
+from flows.screen import show_progress
+from tasks.progress import progress
+asked = []
+with show_progress("generate"):
+    progress.total, progress.paid = 1_000_000, lambda: asked.append(1) or 123_456
+    while len(asked) < 20:
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_a_bar_leaves_room_for_the_sign_of_ctrl_c_in_its_line(columns: int) -> None:
+    terminal, end = pty.openpty()
+    try:
+        environment = {**os.environ, "COLUMNS": str(columns)}
+        subprocess.run([sys.executable, "-c", BAR], stderr=end, cwd=ROOT, env=environment, check=True)
+        drawn = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", os.read(terminal, 65_536).decode())
+    finally:
+        os.close(terminal)
+        os.close(end)
+    lines = [line for line in re.split(r"[\r\n]+", drawn) if line.strip()]
+    assert any("123" in line for line in lines), lines
+    assert max(map(len, lines)) <= columns - len("^C^C"), lines
+
+
 SHOWS = """
 import sys
 from flows.other_reports import show_backfill, show_upkeep
