@@ -92,7 +92,7 @@ def _notes(found: Estimate) -> list[str]:
         notes.append(f"Other days serve what the source holds: a redo leaves no rows of {found.partition}.")
     elif not found.requests:
         other = "else " if found.claimed else ""
-        blank = ", or is blank" if not found.descriptions else ""
+        blank = ", or is blank" if not (found.descriptions or found.already_served) else ""
         notes.append(f"There is nothing {other}to do: what the source holds is served, or was judged before{blank}.")
     elif not found.would_publish:
         notes.append("With --limit a run shows a preview and does not publish.")

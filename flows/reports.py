@@ -108,7 +108,7 @@ def _notes(report: RunReport, *, brainstormed: bool) -> list[str]:
     notes = name_long(report.too_long) + name_unknown(report.unknown_languages)
     if not report.requests:
         left = f", or left to another run at work ({report.claimed:,})" if report.claimed else ""
-        left += ", or blank" if not report.descriptions else ""
+        left += ", or blank" if not (report.descriptions or report.already_served) else ""
         short = counted(report.given_up, "is short and has", "are short and have")
         left += f"; {short} no attempt left" if report.given_up else ""
         notes.append(f"No call was paid for: what the source holds is served{left}.")

@@ -197,5 +197,6 @@ def test_a_redo_is_not_advised_to_a_brainstorming_which_has_none(capsys: pytest.
 
 
 def test_a_source_of_blank_rows_is_not_said_to_be_served(capsys: pytest.CaptureFixture[str]) -> None:
-    show_summary(report(descriptions=0, requests=0, blank=3, shortfall=0))
-    assert "is served, or blank." in capsys.readouterr().out
+    for served, said in ((0, "is served, or blank."), (9, "is served.")):
+        show_summary(report(descriptions=0, requests=0, blank=3, shortfall=0, already_served=served))
+        assert said in capsys.readouterr().out
