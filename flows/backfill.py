@@ -103,7 +103,7 @@ def backfill(
         max_rejected_share: Publish no day above this share of rejected rows (0 to 1).
         max_drift: Publish no day that differs more than this from the one before, in acceptance, duplicates,
             languages or lengths (0 to 1; 1: whatever it is).
-        reject_flagged: Flags that reject a row instead of marking it: doubtful_language, personal_data.
+        reject_flagged: Flags that reject a row instead of marking it.
         seed: The same seed asks for the same completions again; another one for fresh ones, of what is missing or,
             in a redo, of everything.
     """

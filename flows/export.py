@@ -49,7 +49,7 @@ def export_pairs(
         from_day: First day, YYYY-MM-DD, included. Empty: from the first.
         to_day: Last day, YYYY-MM-DD, included. Empty: to the last.
         languages: Languages of the pairs, as English names, or all.
-        leave_out_flagged: Flags whose pairs are left out: doubtful_language, personal_data.
+        leave_out_flagged: Flags whose pairs are left out.
         held_out: Prefixes or objects of texts that no pair may hold, such as a benchmark's (JSONL, CSV,
             Parquet or text; every text column counts).
         validation_share: Share of the task descriptions in the validation split (0 to 1).

@@ -8,6 +8,7 @@ from flows.order_lists import place_brainstorm, place_pairs
 from flows.parts import Check, show_check, try_parts
 from flows.preflight import show_cost, show_range
 from flows.screen import make_grid
+from tasks.core.counting import counted
 from tasks.core.estimate import ListEstimate
 
 __all__ = ["check", "dry_run", "show_check", "show_estimate"]
@@ -44,7 +45,7 @@ def dry_run(**parameters: Any) -> ListEstimate:
 def show_estimate(found: ListEstimate) -> None:
     """Print what a brainstorming would do and cost."""
     rows = [
-        ("task descriptions", f"{found.wanted:,}", f"{found.before:,} of them are there"),
+        ("task descriptions", f"{found.wanted:,}", f"{counted(found.before, 'of them is', 'of them are')} there"),
         ("lists", show_range(found.lists), f"{found.cached:,} of them in the journal"),
         ("calls to pay", show_range(found.calls), "as many as bring enough new ones"),
         ("tokens in", show_range(found.input_tokens), ""),

@@ -63,7 +63,7 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
     if shards:
         get_run_logger().info("round %d: %d asked again, %d of them in the journal", round_ + 1, asked, cached)
     elif missing := int(short["missing"].sum()):
-        get_run_logger().info("%d pairs are still missing, and are not asked for again", missing)
+        get_run_logger().info("still missing, and not asked for again: %d", missing)
     return shards
 
 

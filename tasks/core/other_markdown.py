@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.core.brainstorming import BrainstormReport, brainstorm_headline
+from tasks.core.counting import counted
 from tasks.core.markdown import escape, table
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.core.wording import money
@@ -23,10 +24,12 @@ def upkeep_markdown(report: UpkeepReport) -> str:
 
 def brainstorm_markdown(report: BrainstormReport) -> str:
     """Return what the lists brought, why descriptions were turned down, some that were not, and where all lie."""
+    before = f"{counted(report.before, 'was', 'were')} there"
+    surplus = counted(report.surplus, "more than wanted was", "more than wanted were")
     figures = [
-        ["Task descriptions", f"{report.total:,} of {report.wanted:,} wanted; {report.before:,} were there"],
-        ["In the lists", f"{report.items:,}, in {report.lists:,} lists"],
-        ["New", f"{report.added:,}; {report.surplus:,} more than wanted were left out"],
+        ["Task descriptions", f"{report.total:,} of {report.wanted:,} wanted; {before}"],
+        ["In the lists", f"{report.items:,}, in {counted(report.lists, 'list')}"],
+        ["New", f"{report.added:,}; {surplus} left out"],
         ["Turned down", f"{report.rejected:,}"],
         ["Calls paid", f"{report.paid:,}, {report.cached:,} answered from the journal"],
         ["Cost", money(report.cost_usd)],
