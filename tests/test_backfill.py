@@ -142,7 +142,7 @@ def test_the_command_line_refuses_a_bad_range_before_anything_starts(capsys: pyt
 
 def test_the_demo_refuses_a_bad_range_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["backfill", "--start-date", "2026-11-02", "--end-date", "2026-11-01"])
-    _, refused = capsys.readouterr().err.splitlines()  # the demo's line, and nothing that starts
+    (refused,) = capsys.readouterr().err.splitlines()  # no line of the demo, which does not start
     assert (code, refused) == (2, "error: --start-date 2026-11-02 is after --end-date 2026-11-01. Swap them.")
 
 
