@@ -47,6 +47,7 @@ def tell_failure(block_id: UUID) -> AutomationCore:
     """Tell people when a run fails or crashes."""
     return AutomationCore(
         name="pairmill: tell when a run fails",
+        description="Of every deployment of pairmill, the days of a backfill among them.",
         trigger=EventTrigger(
             expect={f"{RUN}.Failed", f"{RUN}.Crashed"},
             match={"prefect.resource.id": f"{RUN}.*"},
@@ -66,6 +67,7 @@ def tell_late_night(block_id: UUID, within: timedelta = PUBLISHED_WITHIN) -> Aut
     """Tell people when the nightly run has not completed so long after it was due, begun or not."""
     return AutomationCore(
         name="pairmill: tell when the night is not published by 06:00",
+        description="Whatever keeps a nightly run from completing: it failed, waits, goes on, or no worker began it.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
             after={f"{RUN}.Late", f"{RUN}.Pending"},
@@ -89,7 +91,8 @@ def start_on_published(deployment_id: UUID) -> AutomationCore:
     """Start a deployment of somebody else's with every partition that is published."""
     return AutomationCore(
         name="pairmill: start what uses a published partition",
-        description="The deployment takes the parameters partition (YYYY-MM-DD) and files (URIs of Parquet).",
+        description="With each partition that is published, once it is readable. The deployment takes the parameters "
+        "partition (YYYY-MM-DD) and files (URIs of Parquet).",
         trigger=EventTrigger(expect={PUBLISHED}),
         actions=[
             RunDeployment(

@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
+import httpx
+
 from tasks.clients import storage, table
 from tasks.clients.lease import Lease, hold_lease
 from tasks.core.errors import PairmillError, RejectedError, StorageError
 from tasks.core.requests import Order
 from tasks.progress import progress
+from tasks.publicise import show_report
+from tasks.reporting import find_report
 from tasks.stop import stop
 
 
@@ -31,6 +35,10 @@ def hold_source(order: Order) -> Iterator[Callable[[], None]]:
         try:
             yield check
         except RejectedError:
+            # What was refused is read in Prefect's UI, too; the error is what counts.
+            with suppress(StorageError, httpx.HTTPError):
+                if report := find_report(order):
+                    show_report(report)
             raise
         except (PairmillError, OSError):
             with suppress(StorageError):  # maintain removes what is left

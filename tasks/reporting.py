@@ -53,9 +53,14 @@ def report_dead(order: Order) -> None:
                 get_run_logger().info("Run %s died before it could write its report; it is written now", report.run_id)
 
 
+def find_report(order: Order) -> RunReport | None:
+    """Return the report that this run has written, None where it has not."""
+    return _read(order.layout.report(order.run_id))
+
+
 def find_published(order: Order) -> RunReport | None:
     """Return the report of an earlier attempt of this run that has published all there was to do."""
-    report = _read(order.layout.report(order.run_id))
+    report = find_report(order)
     return report if report and report.published else None
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 from prefect.settings.legacy import _get_settings_fields
 
 from deployments import prepare
+from deployments.automations import mark_crashed, start_on_published, tell_failure, tell_late_night
 from deployments.definitions import read_deployments, read_environment
 from deployments.serve import make_deployments
 from flows.backfill import PARTITION_DEPLOYMENT
@@ -114,6 +116,12 @@ def test_a_deployment_that_is_none_is_named(prefect_api: str, then: str) -> None
     named = pytest.raises(UsageError, match=f"no deployment '{then}'")
     with temporary_settings({PREFECT_API_URL: prefect_api}), named:
         prepare.prepare(then=then)
+
+
+def test_every_automation_says_on_its_page_what_it_is_for() -> None:
+    some = uuid4()
+    made = (mark_crashed(), tell_failure(some), tell_late_night(some), start_on_published(some))
+    assert not [one.name for one in made if not one.description]
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
