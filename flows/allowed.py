@@ -35,7 +35,8 @@ def check_api_base(api_base: str) -> str:
     """Return `api_base`; empty is the provider's own address, or the one that this environment gives it.
 
     Raises:
-        UsageError: Not http(s)://host/path, or it carries a key, which everybody could read in the run's parameters.
+        UsageError: Not http(s)://host/path, the address of an operation below it, or it carries a key, which
+            everybody could read in the run's parameters.
     """
     if not api_base:
         return api_base
@@ -48,6 +49,11 @@ def check_api_base(api_base: str) -> str:
         raise UsageError(
             "--api-base must be http(s)://host/path, without a user, a query or escapes. "
             "Keys belong into the environment, for example OPENAI_API_KEY."
+        )
+    if below := re.search(r"/+(chat/+completions|completions|responses)/*$", api_base, re.IGNORECASE):
+        raise UsageError(
+            f"--api-base is {api_base!r}, the address of one of the server's operations. Leave {below[1]} out: "
+            f"{api_base[: below.start()]}"
         )
     return check_allowed("--api-base", api_base)
 

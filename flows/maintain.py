@@ -11,7 +11,7 @@ from flows.allowed import check_allowed
 from flows.order import check_given
 from flows.telling import name_run, tell
 from tasks.core.layout import Layout, check_uri
-from tasks.core.upkeep import UpkeepReport, check_forgotten, upkeep_headline
+from tasks.core.upkeep import Forgetting, UpkeepReport, check_forgotten, upkeep_headline
 
 
 @flow(name="maintain", flow_run_name=name_run, validate_parameters=True)
@@ -50,10 +50,10 @@ def maintain(
 
     before = measure(layout)
     if forget:
-        said = asdict(forget_description(layout, str(flow_run.id), forget))
+        said = asdict(forget_description(layout, str(flow_run.id), forget, Forgetting()))
     else:
         ages = Ages(staging_days, history_days, rejected_days, reports_days, journal_days)
-        said = {"done": tidy_destination(layout, str(flow_run.id), ages)}
+        said = {"done": tidy_destination(layout, str(flow_run.id), ages, [])}
     report = UpkeepReport(destination=layout.destination, **said, bytes_before=before, bytes_after=measure(layout))
     show_upkeep(report)
     return report

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 
 from tasks.clients import frames, table
 from tasks.clients.holdings import split_published
-from tasks.core.columns import ACCEPTED
+from tasks.core.columns import ACCEPTED, SHARD
 from tasks.core.gates import rejects_too_much
 from tasks.core.judging import reject_duplicates
 from tasks.core.planning import GROUP, next_requests
@@ -45,11 +45,12 @@ def ask_again(order: Order, plan: Plan, judged: Sequence[Shard]) -> tuple[Shard,
     last = frames.scan_frames([shard.uri for shard in judged if shard.round == round_ - 1])
     every = frames.scan_frames([shard.uri for shard in judged])
     staying, _ = split_published(table.open_table(order.layout.pairs), order)
-    short = _find_short(plan, reject_duplicates(last, staying, among=every))
-    # Every pair of the first round that is not missing is accepted: so duplicates count, too.
-    if rejects_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
-        return ()
-    used = _find_used(plan, every, short)
+    with frames.whole_objects(lambda: [shard.uri for shard in judged], columns=SHARD):
+        short = _find_short(plan, reject_duplicates(last, staying, among=every))
+        # Every pair of the first round that is not missing is accepted: so duplicates count, too.
+        if rejects_too_much(order, rows - plan.requests + int(short["missing"].sum()), rows):
+            return ()
+        used = _find_used(plan, every, short)
     with tempfile.TemporaryDirectory(prefix="pairmill-") as folder:
         requests = Scratch(Path(folder), first_row=plan.requests * round_)
         for groups in short.iter_slices(50_000):

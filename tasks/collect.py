@@ -25,7 +25,7 @@ from tasks.clients.journal import Journal
 from tasks.clients.lookup import find_paid
 from tasks.clients.patience import Patience
 from tasks.core.batching import FEWEST_REQUESTS
-from tasks.core.columns import REPLIED
+from tasks.core.columns import REPLIED, SHARD
 from tasks.core.plans import Shard
 from tasks.core.requests import Order
 from tasks.core.showing import shown
@@ -78,7 +78,8 @@ def _scan_own(shards: Sequence[Shard], order: Order) -> pl.LazyFrame:
 
 
 def _count_own(shards: Sequence[Shard], order: Order) -> int:
-    return int(_scan_own(shards, order).select(pl.len()).collect(engine="streaming").item())
+    with frames.whole_objects(lambda: [shard.uri for shard in shards], columns=SHARD):
+        return int(_scan_own(shards, order).select(pl.len()).collect(engine="streaming").item())
 
 
 @step("batch", "answer in batches", retries=3)
@@ -155,7 +156,7 @@ def _fill_shards(order: Order, shards: Sequence[Shard], requests: Path, folder: 
             continue
         completions = pl.read_parquet(found)
         uri = f"{order.staging}/batched/{shard.number:06}.parquet"
-        frames.write_frame(fill_in(frames.read_frame(shard.uri), completions), uri)
+        frames.write_frame(fill_in(frames.read_frame(shard.uri, SHARD), completions), uri)
         paid = completions.filter(REPLIED)
         batches = tuple(completions["batch"].drop_nulls().unique().sort())
         yield replace(shard, uri=uri, batched=paid.height, batches=batches)

@@ -1,5 +1,7 @@
 """Tells others through Prefect what was published: automations may start what uses it."""
 
+from uuid import NAMESPACE_URL, uuid5
+
 from prefect.events import emit_event
 
 from tasks.core.report import RunReport
@@ -13,6 +15,8 @@ def emit_published(report: RunReport) -> None:
     """Send the event that a partition is published; automations may start what uses it."""
     emit_event(
         event=PUBLISHED,
+        # Sent a second time it is the same one.
+        id=uuid5(NAMESPACE_URL, f"{report.pairs_uri} {report.run_id} {report.started_at.isoformat()}"),
         resource={"prefect.resource.id": f"pairmill.pairs.{report.pairs_uri}", "prefect.resource.name": "pairs"},
         payload={
             "partition": report.partition,

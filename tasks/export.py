@@ -11,6 +11,7 @@ import polars as pl
 from prefect import get_run_logger
 
 from tasks.clients import frames, storage, table
+from tasks.clients.documents import read_document
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.source import read_frames
 from tasks.core.card import make_card
@@ -70,7 +71,7 @@ def _export(order: ExportOrder, lease: Lease) -> ExportReport:
 def _find_done(uri: str, asked: dict[str, Any]) -> ExportReport | None:
     if storage.find_bytes(f"{uri}/README.md") is None:
         return None
-    kept = json.loads(storage.read_bytes(f"{uri}/export.json"))
+    kept = read_document(f"{uri}/export.json", "asked", "report")
     if kept["asked"] != asked:
         changed = [name for name in asked if asked[name] != kept["asked"].get(name)]
         options = sorted(_NAMES.get(name, as_option(name)) for name in changed)

@@ -1,17 +1,17 @@
 """Erases one task description from a destination, with all that was generated for it, while no run is at work."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import polars as pl
 
-from tasks.clients import batch_records, compaction, erasure, frames, publishing, storage, table_upkeep
+from tasks.clients import batch_records, compaction, erasure, publishing, storage, table_upkeep
+from tasks.clients.documents import read_document
 from tasks.clients.lease import Lease, hold_lease
 from tasks.clients.leftovers import upload_leftovers
-from tasks.clients.lookup import find_recipes, find_segments
+from tasks.clients.lookup import find_recipes, find_segments, whole_segments
 from tasks.clients.storage import list_folder
+from tasks.clients.storage_errors import DamagedError
 from tasks.core.card import make_card
 from tasks.core.columns import TEXTS
 from tasks.core.counting import counted
@@ -26,12 +26,18 @@ from tasks.progress import progress
 Check = Callable[[], None]
 
 
-@step("forget", "forget description")
-def forget_description(layout: Layout, owner: str, text: str) -> Forgetting:
+@step("forget", "forget description", retries=3)
+def forget_description(layout: Layout, owner: str, text: str, told: Forgetting | None = None) -> Forgetting:
     """Erase one task description and all that was generated for it, with the tables' history.
 
     Waits until no run of the destination is at work, and one that begins meanwhile plans
     afterwards. A source elsewhere is not touched, nor what Prefect has stored of earlier runs.
+
+    Args:
+        layout: The destination.
+        owner: Who does it.
+        text: The description.
+        told: Where what is done is noted; it is kept from one try of this step to the next.
 
     Returns:
         Whether any of it was found, what was done, and what is left to do by hand.
@@ -41,7 +47,7 @@ def forget_description(layout: Layout, owner: str, text: str) -> Forgetting:
         StorageError: The bucket does not take it, or a lease was lost; run again, until nothing is found.
     """
     progress.begin("forget")
-    description = check_forgotten(text)
+    description, told = check_forgotten(text), told or Forgetting()
     (digest,) = hash_descriptions([description])
     with _hold_all_runs(layout, owner) as check:
         publishing.settle_all(layout, owner)
@@ -51,13 +57,14 @@ def forget_description(layout: Layout, owner: str, text: str) -> Forgetting:
         pairs = rows.select(name for name in TEXTS if name in rows.columns).drop_nulls()
         replies = frozenset(rows["text"].drop_nulls()) if "text" in rows.columns else frozenset[str]()
         forgotten = erasure.Forgotten(description, digest, frozenset(pairs.iter_rows()), replies)
-        told = Forgetting(found=rows.height > 0)
+        told.found |= rows.height > 0
         # The tables and what is staged tell what belongs to it, also to the next try: they go last.
         _forget_in_reports(layout, forgotten, check, told)
         _forget_in_copies(layout, forgotten, check, told)
         told.erased([*_forget_in_journal(layout, owner, description, rows["request_key"], check)])
         told.done += _forget_in_staging([uri for uri in staged if not uri.endswith(".lease")], check)
         _forget_in_tables(layout, digest, check, told)
+    told.left = list(dict.fromkeys(told.left))
     told.left.append(
         "A source elsewhere was not touched: remove the description there too, or the next run asks for it again"
         if told.found
@@ -133,7 +140,7 @@ def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check
             if part == "exports" and removed:
                 exports.add(item.uri.removeprefix(f"{layout.destination}/exports/").partition("/")[0])
             if removed and item.uri.endswith("/export.json"):
-                report = ExportReport(**json.loads(storage.read_bytes(item.uri))["report"])
+                report = ExportReport(**read_document(item.uri, "report")["report"])
                 storage.write_bytes(f"{item.uri.removesuffix('export.json')}README.md", make_card(report).encode())
     for version in sorted(exports):
         told.left.append(f"exports/{version}: its card shows figures of before; make a new export and remove this one")
@@ -141,9 +148,7 @@ def _forget_in_copies(layout: Layout, forgotten: erasure.Forgotten, check: Check
 
 def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.Series, check: Check) -> Iterator[str]:
     for uri in find_recipes(layout):
-        recipe = storage.find_bytes(f"{uri}/recipe.json")
-        lists = recipe is not None and lists_descriptions(recipe[0])
-        possible = possible_keys(recipe[0], description) if recipe and not lists else []
+        lists, possible = _read_recipe(f"{uri}/recipe.json", description)
         keys = pl.Series([*known, *possible], dtype=pl.String)
         check()
         waiting = batch_records.forget_keys(f"{uri}/batches", set(keys))
@@ -153,10 +158,25 @@ def _forget_in_journal(layout: Layout, owner: str, description: str, known: pl.S
             for file in find_segments(uri):
                 lease.check()
                 check()
-                with frames.whole_objects(partial(list, [file])):
+                with whole_segments(file):
                     rows = erasure.erase_completions(file, keys, description if lists else "")
                 if rows:
                     yield f"{file}: {counted(rows, 'completion')} erased"
+
+
+def _read_recipe(uri: str, description: str) -> tuple[bool, list[str]]:
+    """Return whether a recipe's completions are lists of descriptions, and the keys it may have for this one if not."""
+    recipe = storage.find_bytes(uri)
+    if recipe is None:
+        return False, []
+    try:
+        lists = lists_descriptions(recipe[0])
+        return lists, [] if lists else possible_keys(recipe[0], description)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise DamagedError(
+            f"{uri} is no whole recipe. Restore it from the bucket's versions, or remove the folder that it is in "
+            "with what was paid for there; then run again."
+        ) from error
 
 
 def _forget_in_staging(left: list[str], check: Check) -> list[str]:

@@ -9,7 +9,7 @@ from tasks.clients import frames, storage
 from tasks.clients.attempts import Request
 from tasks.clients.calls import ModelClient
 from tasks.clients.lookup import find_paid
-from tasks.core.columns import COMPLETIONS
+from tasks.core.columns import COMPLETIONS, JOURNAL, SHARD
 from tasks.core.mix import next_model
 from tasks.core.plans import Shard
 from tasks.core.prompts import build_prompt
@@ -32,8 +32,8 @@ def generate_completions(shard: Shard, order: Order, model: Model) -> Shard:
     Raises:
         UsageError, ModelError, StoppedError: The run is over; what was paid for is in the journal.
     """
-    rows = frames.read_frame(shard.uri)
-    known = frames.read_frame(shard.known_uri) if shard.known_uri else rows.clear()
+    rows = frames.read_frame(shard.uri, SHARD)
+    known = frames.read_frame(shard.known_uri, JOURNAL) if shard.known_uri else rows.clear()
     again = shard.cached < shard.rows and not _is_first(shard, order, model)
     if again:
         # Its completions may still be on their way to the bucket.

@@ -12,7 +12,7 @@ from tasks.core.errors import PairmillError, RejectedError, StorageError
 from tasks.core.requests import Order
 from tasks.progress import progress
 from tasks.publicise import show_report
-from tasks.reporting import find_report
+from tasks.reporting import clear_staging, find_report
 from tasks.stop import stop
 
 
@@ -42,7 +42,7 @@ def hold_source(order: Order) -> Iterator[Callable[[], None]]:
             raise
         except (PairmillError, OSError):
             with suppress(StorageError):  # maintain removes what is left
-                storage.delete_prefix(order.staging)
+                clear_staging(order)
             raise
 
 

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from tasks.clients import frames, publishing, storage, table
 from tasks.clients.holdings import check_quota, split_published
 from tasks.clients.lease import Lease, hold_lease
-from tasks.core.columns import ACCEPTED
+from tasks.core.columns import ACCEPTED, SHARD
 from tasks.core.errors import RejectedError, StorageError
 from tasks.core.gates import find_refusal
 from tasks.core.judging import pair_columns, reject_duplicates, rejected_columns, relate
@@ -23,7 +23,7 @@ from tasks.core.summary import summarise
 from tasks.describe import describe
 from tasks.policy import step
 from tasks.progress import progress
-from tasks.reporting import find_published, mark_of, report_dead, stage_report, write_report
+from tasks.reporting import clear_staging, find_published, mark_of, report_dead, stage_report, write_report
 
 
 @step("load", "publish partition", retries=3)
@@ -52,7 +52,12 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
             return found
         emptied = leaves_nothing(order, descriptions=plan.descriptions, requests=plan.requests) and _empty(order)
         return write_report(order, summarise(order, plan, None), published=emptied)
-    judged = frames.scan_frames([shard.uri for shard in shards])
+    staged = [shard.uri for shard in shards]
+    with frames.whole_objects(lambda: staged, columns=SHARD):
+        return _publish(order, plan, shards, frames.scan_frames(staged))
+
+
+def _publish(order: Order, plan: Plan, shards: Sequence[Shard], judged: pl.LazyFrame) -> RunReport:
     if order.limit:
         staying, _ = split_published(table.open_table(order.layout.pairs), order)
         decided = reject_duplicates(judged, staying)
@@ -75,7 +80,7 @@ def publish_partition(order: Order, plan: Plan, shards: Sequence[Shard]) -> RunR
             _commit(order, plan, decided, before, lease)
         report = write_report(order, figures, published=True)
     with suppress(StorageError):  # published is published; maintain removes what is left
-        storage.delete_prefix(order.staging)
+        clear_staging(order)
     get_run_logger().info("%s", headline(report))
     return report
 

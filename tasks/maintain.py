@@ -26,14 +26,21 @@ class Ages:
     journal: int
 
 
+@step("measure", "measure destination", retries=3)
 def measure(layout: Layout) -> int:
     """Return the bytes of everything under a destination."""
     return sum(item.size for item in list_folder(layout.destination))
 
 
-@step("maintain", "maintain destination")
-def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
+@step("maintain", "maintain destination", retries=3)
+def tidy_destination(layout: Layout, owner: str, ages: Ages, done: list[str] | None = None) -> list[str]:
     """Compact the journal and both tables, and remove what is older than `ages`; a night may run meanwhile.
+
+    Args:
+        layout: The destination.
+        owner: Who does it.
+        ages: How long each part is kept.
+        done: Where what is done is noted; it is kept from one try of this step to the next.
 
     Returns:
         What was done, one sentence each.
@@ -43,11 +50,14 @@ def tidy_destination(layout: Layout, owner: str, ages: Ages) -> list[str]:
     """
     progress.begin("maintain")
     now = datetime.now(UTC)
-    done = [*_compact_journal(layout, owner, now, ages.journal), *_tidy_tables(layout, owner, now, ages)]
+    done = [] if done is None else done
+    done += _compact_journal(layout, owner, now, ages.journal)
+    _tidy_tables(layout, owner, now, ages, done)
     done += _expire_staging(layout, now, ages.staging)
     old = [item.uri for item in list_folder(f"{layout.destination}/runs") if _is_old(item, now, ages.reports)]
     storage.delete_objects(old)
-    return done + say_done(len(old), "report", "removed")
+    done += say_done(len(old), "report", "removed")
+    return done
 
 
 def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> list[str]:
@@ -65,8 +75,7 @@ def _compact_journal(layout: Layout, owner: str, now: datetime, days: int) -> li
     ]
 
 
-def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[str]:
-    done = []
+def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages, done: list[str]) -> None:
     with hold_lease(layout.lease, owner) as lease:
         publishing.settle_all(layout, owner)
         if ages.rejected:
@@ -78,7 +87,6 @@ def _tidy_tables(layout: Layout, owner: str, now: datetime, ages: Ages) -> list[
             merged, removed = table_upkeep.tidy(f"{layout.destination}/{name}", max(1, ages.history))
             done += say_done(merged, "file", f"of {name} merged")
             done += say_done(removed, "superseded file", f"of {name} removed")
-    return done
 
 
 def _expire_staging(layout: Layout, now: datetime, days: int) -> list[str]:

@@ -25,9 +25,9 @@ from tasks.core.markdown import rejected_markdown, report_markdown
 from tasks.core.other_markdown import brainstorm_markdown, upkeep_markdown
 from tasks.core.report import RunReport, without_texts
 from tasks.core.upkeep import UpkeepReport
-from tasks.events import emit_published
 from tasks.policy import step
 from tasks.progress import progress
+from tasks.reporting import tell_published
 
 PROGRESS_SECONDS = 5.0
 REJECTED_EXAMPLES = 20
@@ -51,7 +51,7 @@ def show_report(report: RunReport) -> None:
         page = rejected_markdown(examples)
         create_markdown_artifact(page, key="rejected-examples", description="Some of the rows that were rejected")
     if report.published:
-        emit_published(report)
+        tell_published(report)
 
 
 @step("backfill report", "report")

@@ -125,11 +125,12 @@ def test_what_a_dead_run_has_claimed_is_made_by_the_next(night: Night) -> None:
     check_whole(night, again=CONCURRENCY)
 
 
-def test_a_run_that_is_killed_before_its_report_gets_report_and_event_from_the_next(
-    night: Night, prefect_api: str
+@pytest.mark.parametrize("written", [0, 2])
+def test_a_run_that_is_killed_around_its_report_gets_report_and_event_from_the_next(
+    night: Night, prefect_api: str, written: int
 ) -> None:
     night = replace(night, lease_seconds=SHORT_LEASE_SECONDS)
-    night.proxy.fault(f"PUT {night.place}/runs/", "kill", times=1, pid=(run := night.start()).pid)
+    night.proxy.fault(f"PUT {night.place}/runs/", "kill", skip=written, times=1, pid=(run := night.start()).pid)
     assert run.wait() == -signal.SIGKILL
     night.proxy.forget()
     assert night.finish()["requests"] == 0

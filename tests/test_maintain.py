@@ -108,6 +108,30 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     assert not again["found"]
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("fails", "options", "said"),
+    [
+        # After the journal, whose files are merged by then: what a first try has done is told by the second.
+        ("/out/staging/publish.lease", [], "files of the journal merged"),
+        ("/out/runs", ["--forget", "match thing 1 with its name"], "completions erased"),
+    ],
+)
+def test_a_storage_that_fails_for_a_while_does_not_end_an_upkeep(
+    nights: Callable[[str], Night], fails: str, options: list[str], said: str
+) -> None:
+    night = nights("out")
+    night.serve(0.0)
+    for first in (0, 10):
+        night.put(first, 10)
+        night.finish()
+    # More often than s3fs and botocore try by themselves.
+    night.proxy.fault(fails, "error", status=503, code="SlowDown", times=12)
+    run = night.start_upkeep(*options)
+    assert run.wait() == 0, run.said
+    assert any(said in line for line in run.report["done"]), run.report["done"]
+
+
 @pytest.mark.parametrize(
     ("done", "before", "said"),
     [

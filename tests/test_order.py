@@ -61,6 +61,9 @@ def test_the_default_partition_is_a_complete_day_in_utc(source: str, start: date
         ({"source": "https://host/tasks"}, "--source is 'https://host/tasks'"),
         ({"partition": "2026-02-30"}, "YYYY-MM-DD"),
         ({"languages": ["Klingon"]}, "Unknown language"),
+        ({"api_base": "http://host/v1/chat/completions"}, "Leave chat/completions out: http://host/v1"),
+        ({"api_base": "http://host/v1/Chat//completions/"}, "out: http://host/v1"),
+        ({"api_base": "https://host/completions"}, "Leave completions out: https://host"),
         ({"model_name": f"openai/{STAND_IN}"}, "is no model"),
     ],
 )

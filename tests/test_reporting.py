@@ -28,6 +28,7 @@ from tasks.maintain import Ages, tidy_destination
 from tasks.open_model import open_model
 from tasks.progress import progress
 from tasks.publicise import show_report
+from tasks.reporting import tell_published
 from tasks.validate import validate_pairs
 from tests.model_server import ModelServer
 from tests.orders import ORDER
@@ -93,6 +94,18 @@ def test_a_run_that_died_before_its_report_gets_it_from_the_next_of_that_day(
     assert (found.files, found.pairs_version) == (report.files, report.pairs_version)
     assert storage.find_bytes(dead.layout.report_page("dead", "html")) is not None
     assert storage.list_folder(dead.staging) == []
+
+
+def test_what_is_staged_of_a_report_stays_until_its_event_is_sent(bucket: str) -> None:
+    dead, later = (place(f"{bucket}/out", "2026-01-01", run_id=name) for name in ("dead", "later"))
+    report = publish(dead, distinct_pairs(20))
+    assert [item.uri for item in storage.list_folder(dead.staging)] == [f"{dead.staging}/report.json"]
+    with disable_run_logger():
+        publish_partition.fn(later, Plan(already_served=20), [])
+    assert storage.list_folder(dead.staging) == []
+    assert find_report(dead) == report
+    tell_published(publish(later, distinct_pairs(20)))
+    assert storage.list_folder(later.staging) == []
 
 
 def test_a_run_that_died_between_its_commits_gets_no_report(

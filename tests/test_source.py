@@ -285,6 +285,11 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "too many fields after a text of two lines": ("a.csv.gz", gzip.compress(b'task,id\n"x\nx",1\ny,2,3\n'), ["line 4"]),
     "too many fields": ("a.csv", b"task,id\nx,1\ny,2,3\n", ["line 3", "3 fields"]),
     "a quote that never ends": ("a.csv", b'task,id\nx,1\n"y,2\n', ["line 3"]),
+    "a quote in a field without": (
+        "a.csv",
+        b'task,id\n"x ""x"",\nx",1\n5" pipe,2\ny,3\n',
+        ["line 4", "has a quote in a field that is not quoted"],
+    ),
     "UTF-16": ("a.csv", "task,id\nx,1\n".encode("utf-16"), ["UTF-16", "Save it as UTF-8"]),
     "packed UTF-16": ("a.txt.gz", gzip.compress("x\n".encode("utf-16")), ["UTF-16", "Save it as UTF-8"]),
     "not Parquet": ("a.parquet", b"PAR1 no PAR1", ["cannot be read"]),

@@ -8,13 +8,15 @@ its completions are in the journal; then the others are removed.
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 from tasks.clients import storage
+from tasks.clients.documents import read_document
 from tasks.core.batching import Batch
 
 KEY_BYTES = 16
+_FIELDS = tuple(field.name for field in fields(Batch))
 
 
 class Records:
@@ -43,10 +45,10 @@ class Records:
         batches = []
         for name, found in kinds.items():
             if name not in self._ended and "json" in found:
-                batch = Batch.from_json(storage.read_bytes(self._object(name, "json")))
+                record = read_document(self._object(name, "json"), *_FIELDS)
                 if "sent.json" in found:
-                    batch = replace(batch, **json.loads(storage.read_bytes(self._object(name, "sent.json"))))
-                batches.append(batch)
+                    record |= read_document(self._object(name, "sent.json"), "job", "file")
+                batches.append(Batch(**{field: record[field] for field in _FIELDS}))
         return sorted(batches, key=lambda batch: (batch.written_at, batch.name))
 
     def is_ended(self, name: str) -> bool:

@@ -13,7 +13,7 @@ import polars as pl
 
 from tasks.clients import frames, storage
 from tasks.clients.lease import Lease, hold_lease
-from tasks.clients.lookup import EARLIEST, scan_segments
+from tasks.clients.lookup import EARLIEST, scan_segments, whole_segments
 from tasks.clients.storage import StoredObject
 from tasks.core.counting import counted
 from tasks.core.errors import StorageError
@@ -60,7 +60,7 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
         storage.delete_objects([item.uri for item in due])
         small = [item for item in files if item.uri not in expired and item.size < LARGE_BYTES]
         if len(small) > 1:
-            with frames.whole_objects(lambda: [item.uri for item in small]):
+            with whole_segments(uri):
                 _merge(uri, small, oldest, lease)
     return Compaction(len(small) if len(small) > 1 else 0, len(deleted))
 
@@ -94,7 +94,7 @@ def _merge(uri: str, files: list[StoredObject], oldest: datetime | None, lease: 
 def _read_list(item: StoredObject) -> list[str]:
     try:
         names = json.loads(storage.read_bytes(item.uri))
-    except ValueError:
+    except (ValueError, RecursionError):
         # What it named is merged again, and each key is kept once.
         return []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

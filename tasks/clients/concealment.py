@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import polars as pl
+
 from tasks.core.errors import PairmillError
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH_STRING")
@@ -36,13 +38,14 @@ def keys_concealed() -> Iterator[None]:
     """Let no error leave the block that has a key in its text, its causes or its notes.
 
     Prefect stores the text and the traceback of what ends a step or a flow. An error of
-    ours stays what it is; of any other one the kind and the text are kept.
+    ours stays what it is; of any other one the kind and the text are kept. A thread of
+    polars that breaks raises no Exception, which Prefect takes for the end of the process.
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:
         told = "".join(traceback.format_exception(error)) + repr(error)
-        if conceal(told) == told:
+        if conceal(told) == told and isinstance(error, Exception):
             raise
         kind = type(error) if isinstance(error, PairmillError) else RuntimeError
         text = str(error) if isinstance(error, PairmillError) else f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from tasks.clients import frames, storage
+from tasks.clients.storage_errors import DamagedError
 from tasks.core.linting import RAW, lists_description
 from tasks.core.markdown import escape
 from tasks.core.requests import normalise_description
@@ -79,7 +80,7 @@ def erase_description(uri: str, forgotten: Forgotten) -> int | ByHand:
     data = storage.read_bytes(uri)
     try:
         return _erase_rows(uri, data, forgotten)
-    except (ValueError, pl.exceptions.PolarsError):
+    except (ValueError, RecursionError, pl.exceptions.PolarsError, DamagedError):
         return "cannot be read"
 
 

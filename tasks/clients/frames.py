@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -10,13 +11,28 @@ import polars as pl
 from tasks.clients.access import object_store_options
 from tasks.clients.concealment import one_line
 from tasks.clients.storage import read_bytes, write_bytes
-from tasks.clients.storage_errors import storage_errors, translate_error
+from tasks.clients.storage_errors import DamagedError, storage_errors, translate_error
 from tasks.core.errors import StorageError
 
+# Of what is damaged, a thread of polars may break: no Exception of Python's.
+PANIC = pl.exceptions.PanicException
+UNREADABLE = (pl.exceptions.PolarsError, PANIC)
 
-def read_frame(uri: str) -> pl.DataFrame:
-    """Return one Parquet object as a frame."""
-    return pl.read_parquet(BytesIO(read_bytes(uri)))
+
+def read_frame(uri: str, columns: Mapping[str, Any] = MappingProxyType({})) -> pl.DataFrame:
+    """Return one Parquet object as a frame, which has at least these columns.
+
+    Raises:
+        DamagedError: It is no such object.
+    """
+    data = read_bytes(uri)
+    try:
+        frame = pl.read_parquet(BytesIO(data))
+    except UNREADABLE as error:
+        raise _damaged(uri, _say(error)) from error
+    if wrong := _find_wrong(frame.schema, columns):
+        raise _damaged(uri, wrong)
+    return frame
 
 
 def write_frame(frame: pl.DataFrame, uri: str) -> None:
@@ -56,31 +72,63 @@ def scan_frames(uris: list[str], **options: Any) -> pl.LazyFrame:
 
 
 @contextmanager
-def whole_objects(find: Callable[[], list[str]]) -> Iterator[None]:
-    """Name the Parquet object that cannot be read, of those that `find` returns, where one of them ends the block.
+def whole_objects(
+    find: Callable[[], list[str]],
+    scan: Callable[[list[str]], pl.LazyFrame] = scan_frames,
+    columns: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[None]:
+    """Name the Parquet object that cannot be read, where one of them ends the block.
+
+    Args:
+        find: Returns the objects that the block reads.
+        scan: How it opens them.
+        columns: What each of them has to hold, with the types.
 
     Raises:
-        StorageError: What is to be done about it.
+        DamagedError: What is to be done about it.
     """
     try:
         yield
-    except (pl.exceptions.PolarsError, StorageError) as error:
-        cause = error if isinstance(error, pl.exceptions.PolarsError) else error.__cause__
-        broken = next(filter(_is_broken, find()), "") if isinstance(cause, pl.exceptions.PolarsError) else ""
-        if not broken:
+    except (*UNREADABLE, StorageError) as error:
+        cause = error if isinstance(error, UNREADABLE) else error.__cause__
+        if not isinstance(cause, UNREADABLE):
             raise
-        raise StorageError(
-            f"{broken} is no whole Parquet file: {one_line(str(cause), 200)}. Restore it from the bucket's versions, "
-            "or, under journal/ or staging/ only, move it away: what it held is asked for anew. Then run again."
-        ) from error
+        for uri in find():
+            if damage := _find_damage(uri, scan, columns):
+                raise _damaged(uri, damage) from error
+        raise
 
 
-def _is_broken(uri: str) -> bool:
+def _find_damage(uri: str, scan: Callable[[list[str]], pl.LazyFrame], columns: Mapping[str, Any]) -> str:
+    """Return what is wrong with an object, empty text where it can be read."""
     try:
-        scan_frames([uri]).select(pl.all().count()).collect(engine="streaming")
-    except pl.exceptions.PolarsError:
-        return True
-    return False
+        if wrong := _find_wrong(scan_frames([uri]).collect_schema(), columns):
+            return wrong
+        scan([uri]).select(pl.all().count()).collect(engine="streaming")
+    except UNREADABLE as error:
+        return _say(error)
+    return ""
+
+
+def _find_wrong(schema: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
+    """Return which of the columns is missing or of another type, empty text where none is."""
+    for name, kind in columns.items():
+        if name not in schema:
+            return f"it has no column {name!r}"
+        if schema[name] != kind:
+            return f"its column {name!r} holds {schema[name]}, not {kind}"
+    return ""
+
+
+def _say(error: BaseException) -> str:
+    return "polars breaks off reading it" if isinstance(error, PANIC) else one_line(str(error), 200)
+
+
+def _damaged(uri: str, damage: str) -> DamagedError:
+    return DamagedError(
+        f"{uri} is no whole Parquet file: {damage}. Restore it from the bucket's versions, "
+        "or, under journal/ or staging/ only, move it away: what it held is asked for anew. Then run again."
+    )
 
 
 def sink_frame(rows: pl.LazyFrame, uri: str) -> None:

@@ -1,12 +1,12 @@
 """What a destination already holds of what a run reads and makes."""
 
-import json
 from collections.abc import Collection
 from typing import Any
 
 import polars as pl
 
 from tasks.clients import storage, table
+from tasks.clients.documents import parse_document
 from tasks.core.columns import TEXTS, with_missing
 from tasks.core.distinct import number_hashes
 from tasks.core.duplicates import KEYS
@@ -149,8 +149,4 @@ def find_source_changes(held: list[table.Table], order: Order, objects: list[sto
 def _read_report(uri: str) -> dict[str, Any] | None:
     """Return a run's report, None where it expired, cannot be read, or its run died before writing it."""
     found = storage.find_bytes(uri)
-    try:
-        report = json.loads(found[0]) if found else None
-    except ValueError:
-        return None
-    return report if isinstance(report, dict) else None
+    return parse_document(found[0]) if found else None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from tasks.clients import storage, storage_errors
+from tasks.clients.documents import parse_document
 from tasks.core.errors import StorageError
 
 TERM_SECONDS = 30.0
@@ -133,11 +134,7 @@ def find_owner(uri: str) -> str:
 
 def _read(body: bytes) -> dict[str, str]:
     """Return a lease's owner and token; what is none of ours is held by nobody that could be named."""
-    try:
-        held = json.loads(body)
-    except ValueError:
-        held = None
-    known = held if isinstance(held, dict) else {}
+    known = parse_document(body) or {}
     return {name: str(known.get(name, "")) for name in ("owner", "token")}
 
 

@@ -13,6 +13,8 @@ from tasks.core.rules import CALL_FAILED
 
 # A call that failed for good is no answer: any other completion of its key counts before it.
 FAILED = pl.col("error").eq_missing(CALL_FAILED)
+# What every version has written.
+_ALWAYS = ("request_key", "text", "completed_at")
 EARLIEST = (FAILED, pl.col("completed_at"), pl.col("segment"))
 
 
@@ -29,13 +31,24 @@ def find_segments(uri: str) -> list[str]:
 
 
 def scan_segments(files: list[str], **options: Any) -> pl.LazyFrame:
-    """Return JOURNAL's columns of these files, null where an older version had none; a newer one's are left out."""
-    return frames.scan_frames(files, schema=JOURNAL, missing_columns="insert", extra_columns="ignore", **options)
+    """Return JOURNAL's columns of these files, null where an older version had none; a newer one's are left out.
+
+    What collects it is in `whole_segments`, which a row without its key ends.
+    """
+    rows = frames.scan_frames(files, schema=JOURNAL, missing_columns="insert", extra_columns="ignore", **options)
+    return rows.map_batches(_check_keys, streamable=True)
+
+
+def _check_keys(rows: pl.DataFrame) -> pl.DataFrame:
+    # polars inserts nulls, too, for a column whose name is damaged.
+    if "request_key" in rows.columns and rows["request_key"].null_count():
+        raise pl.exceptions.ComputeError("a completion has no key")
+    return rows
 
 
 def whole_segments(uri: str) -> AbstractContextManager[None]:
     """Name the segment of the recipe's that cannot be read, where that ends the block; see `frames.whole_objects`."""
-    return frames.whole_objects(lambda: find_segments(uri))
+    return frames.whole_objects(lambda: find_segments(uri), scan_segments, {name: JOURNAL[name] for name in _ALWAYS})
 
 
 def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.LazyFrame:

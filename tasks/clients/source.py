@@ -135,16 +135,25 @@ def _read_csv(path: Path, uri: str) -> Iterator[pl.DataFrame]:
 
 def _broken_row(path: Path, uri: str) -> SourceError | None:
     """Find the row that polars could not read, since it does not say which; None where there is none."""
-    texts = (
-        line.decode() for _, piece in split_lines(unpack(path, uri), uri) for line in piece.splitlines(keepends=True)
-    )
-    rows = csv.reader(texts, strict=True)
+    lines = (line for _, piece in split_lines(unpack(path, uri), uri) for line in piece.splitlines(keepends=True))
+    quotes = 0
+
+    def decode() -> Iterator[str]:
+        nonlocal quotes
+        for line in lines:
+            quotes += line.count(b'"')
+            yield line.decode()
+
+    rows = csv.reader(decode(), strict=True)
     number, width, cause = 1, 0, ""
     try:
         for row in rows:
             width = width or len(row)
             if len(row) > width:
                 cause = f"has {counted(len(row), 'field')} where the first line has {width}"
+                break
+            if quotes % 2:
+                cause = 'has a quote in a field that is not quoted: write it as "..." with each quote in it twice'
                 break
             number = rows.line_num + 1
     except UnicodeDecodeError:

@@ -37,6 +37,10 @@ class TransientStorageError(StorageError):
     """A hiccup of the storage: the step may be tried again."""
 
 
+class DamagedError(StorageError):
+    """An object of ours does not hold what was written to it; names it."""
+
+
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
     """Translate what the storage's libraries raise about `uri`, or something under it, into one StorageError.

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Self
 
 # Providers whose batch API is OpenAI's: files of lines, each with a chat completion.
 PROVIDERS = ("openai", "hosted_vllm", "litellm_proxy")
@@ -43,11 +42,6 @@ class Batch:
     def to_json(self) -> bytes:
         """Return it as it is stored."""
         return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Return what `to_json` has written."""
-        return cls(**json.loads(data))
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ ACCEPTED = pl.col("reasons").list.len() == 0
 
 # What is staged beside them: whether the journal knew the completion, and the models that turned the request down.
 STAGED: Schema = {"cached": pl.Boolean, "turned_down_by": pl.List(pl.String)}
+# A row of a shard, but for the source's own columns.
+SHARD: Schema = {**REQUESTS, **COMPLETIONS, **STAGED}
 
 OURS = frozenset({**REQUESTS, **COMPLETIONS, **PAIR, **LINEAGE, **REJECTION, **STAGED})
 
