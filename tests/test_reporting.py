@@ -104,8 +104,9 @@ def test_what_is_staged_of_a_report_stays_until_its_event_is_sent(bucket: str) -
         publish_partition.fn(later, Plan(already_served=20), [])
     assert storage.list_folder(dead.staging) == []
     assert find_report(dead) == report
-    tell_published(publish(later, distinct_pairs(20)))
-    assert storage.list_folder(later.staging) == []
+    alone = place(f"{bucket}/other", "2026-01-01")
+    tell_published(publish(alone, distinct_pairs(20)))
+    assert storage.list_folder(alone.staging) == []
 
 
 def test_a_run_that_died_between_its_commits_gets_no_report(

@@ -86,6 +86,21 @@ def test_a_right_pair_has_no_reason(language: str, one: str, other: str) -> None
     assert reasons(language=language, input=one, positive_document=other) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "rejected"),
+    [
+        ("ten years \u202eon a ward", True),
+        ("ten years\u2028on a ward", True),
+        ("ten years on a ward" + "".join(chr(0xE0000 + ord(letter)) for letter in "hidden"), True),
+        ("ten years on a ward \u2764" + "\ufe0f\ufe01\ufe02", True),
+        ("ten years on a ward \u2764\ufe0f", False),
+        ("ten years on a ward in \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", False),
+    ],
+)
+def test_text_that_nobody_sees_is_told_from_emoji(text: str, rejected: bool) -> None:
+    assert ("control_characters" in reasons(input=text)) == rejected
+
+
 @pytest.mark.parametrize(("words", "rejected"), [(2, False), (50, False), (51, True)])
 def test_the_number_of_words_is_bounded(words: int, rejected: bool) -> None:
     text = " ".join(f"w{number:03}" for number in range(words))

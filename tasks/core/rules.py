@@ -54,8 +54,12 @@ _MARKUP = (
     r"```|\{\s*[\"']|[\"']\s*:\s*[\"'\[{]|(^<|</)(a|b|i|p|u|div|em|h[1-6]|li|ol|script|span|strong|table|td|tr|ul)"
     r"(\s[^>]*)?>|<br ?/?>|(^|[^A-Za-z0-9])\*\*[^*]+\*\*|^#{1,6} |\]\(https?:|&(amp|lt|gt|quot|nbsp|#[0-9]+);"
 )
-# Format characters that reorder or hide text, beside Unicode's control characters.
-_CONTROL = r"[\p{Cc}\u{202A}-\u{202E}\u{2066}-\u{2069}\u{FEFF}\u{FFFE}\u{FFFF}]"
+# What reorders, ends or hides text, beside Unicode's control characters. The last two carry letters that nobody sees:
+# tags, but of a flag, and variation selectors, of which no character has two.
+_CONTROL = (
+    r"[\p{Cc}\u{2028}-\u{202E}\u{2066}-\u{2069}\u{FEFF}\u{FFF9}-\u{FFFB}\u{FFFE}\u{FFFF}]"
+    r"|(^|[^\u{1F3F4}\u{E0020}-\u{E007F}])[\u{E0000}-\u{E007F}]|[\u{FE00}-\u{FE0F}\u{E0100}-\u{E01EF}]{2}"
+)
 _EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z]{2,}"
 _PHONE = (
     r"\+[0-9][0-9 ().-]{6,}[0-9]|\([0-9]{3}\) ?[0-9]{3}[ .-][0-9]{4}"
