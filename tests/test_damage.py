@@ -96,7 +96,7 @@ def test_a_segment_with_flipped_bits_is_read_or_named(recipe: str, kind: str) ->
     data, wanted, chance = storage.read_bytes(uri), pl.LazyFrame({"request_key": names}), random.Random(kind)
     storage.delete_objects([item for item in find_segments(recipe) if item != uri])
     came = Counter[str]()
-    for _ in range(60):
+    for _ in range(25):
         at = chance.randrange(len(data))
         storage.write_bytes(uri, data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :])
         try:
