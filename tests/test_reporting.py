@@ -96,7 +96,7 @@ def test_a_run_that_died_before_its_report_gets_it_from_the_next_of_that_day(
     assert storage.list_folder(dead.staging) == []
 
 
-def test_what_is_staged_of_a_report_stays_until_its_event_is_sent(bucket: str) -> None:
+def test_what_is_staged_of_a_report_stays_until_its_event_is_sent(bucket: str, prefect_api: str) -> None:
     dead, later = (place(f"{bucket}/out", "2026-01-01", run_id=name) for name in ("dead", "later"))
     report = publish(dead, distinct_pairs(20))
     assert [item.uri for item in storage.list_folder(dead.staging)] == [f"{dead.staging}/report.json"]
