@@ -6,8 +6,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import polars as pl
-
 from tasks.core.errors import PairmillError
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|AUTH_STRING")
@@ -43,7 +41,10 @@ def keys_concealed() -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, pl.exceptions.PanicException) as error:
+    except BaseException as error:
+        # By its name: at the command line, --help waits for no polars.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         told = "".join(traceback.format_exception(error)) + repr(error)
         if conceal(told) == told and isinstance(error, Exception):
             raise
