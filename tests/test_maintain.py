@@ -113,8 +113,8 @@ def test_maintenance_changes_nothing_that_a_night_sees_and_a_forgotten_descripti
     ("fails", "options", "said"),
     [
         # After the journal, whose files are merged by then: what a first try has done is told by the second.
-        ("/out/staging/publish.lease", [], "files of the journal merged"),
-        ("/out/runs", ["--forget", "match thing 1 with its name"], "completions erased"),
+        ("/out/staging/publish.lease", [], "of the journal merged"),
+        ("/out/runs", ["--forget", "match good thing 1 with its name"], "/journal/"),
     ],
 )
 def test_a_storage_that_fails_for_a_while_does_not_end_an_upkeep(
