@@ -13,9 +13,10 @@ from flows import parameters as of
 from flows.order_lists import hand_on, place_brainstorm
 from flows.short_text_matching import generate_short_text_pairs
 from flows.telling import call, name_run, tell
-from tasks.core.brainstorming import BrainstormReport, Category, brainstorm_headline
+from tasks.core.brainstorming import Category
 from tasks.core.counting import counted
 from tasks.core.errors import RejectedError
+from tasks.core.findings import BrainstormReport, brainstorm_headline
 from tasks.core.plans import Plan
 from tasks.core.report import RunReport, headline
 from tasks.core.requests import LanguageMix

@@ -11,9 +11,9 @@ from rich.text import Text
 from flows.reports import NO_PRICE, open_console, show_summary
 from flows.screen import make_grid, open_lines
 from tasks.core.backfill import BackfillReport, backfill_headline
-from tasks.core.brainstorming import BrainstormReport
 from tasks.core.counting import counted
 from tasks.core.exports import ExportReport
+from tasks.core.findings import BrainstormReport
 from tasks.core.report import RunReport
 from tasks.core.showing import shown
 from tasks.core.upkeep import UpkeepReport, upkeep_headline

@@ -1,9 +1,7 @@
 """The step before the first: task descriptions out of nothing, into the destination's bucket."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -16,17 +14,8 @@ from prefect import get_run_logger
 from tasks.clients import source, storage
 from tasks.clients.attempts import Request
 from tasks.clients.lookup import find_paid
-from tasks.core.brainstorming import (
-    LIST_LENGTH,
-    Brainstorm,
-    BrainstormReport,
-    ListRequest,
-    ListRound,
-    brings_little,
-    most_lists,
-    request_lists,
-)
-from tasks.core.columns import NO_CHOICES
+from tasks.core.brainstorming import LIST_LENGTH, Brainstorm, ListRequest, brings_little, most_lists, request_lists
+from tasks.core.findings import BrainstormReport, Findings, ListRound, report_findings
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list
 from tasks.policy import step
@@ -35,29 +24,6 @@ from tasks.shared_model import Model
 
 # Lists asked for at once: enough to keep a provider busy, few enough to notice that nothing new comes.
 MOST_LISTS_AT_ONCE = 50
-SAMPLES = 5
-
-
-@dataclass
-class _Found:
-    """What a brainstorming of `wanted` descriptions has brought so far, beside those that were there `before`."""
-
-    wanted: int
-    before: int
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    completions: list[dict[str, Any]] = field(default_factory=list)
-    rounds: list[ListRound] = field(default_factory=list)
-    surplus: int = 0
-    lists: int = 0
-    # The latest lists, in a row, that held no description.
-    barren: int = 0
-    stopped: str = "enough"
-
-    @property
-    def missing(self) -> int:
-        """Descriptions that are still to come."""
-        return self.wanted - self.before - len(self.kept)
 
 
 @step("brainstorm", "brainstorm descriptions", retries=3)
@@ -82,20 +48,22 @@ def gather_task_descriptions(
     # What an earlier try of this step has paid for may still be on its way there.
     model.flush()
     linter = Linter()
-    found = _Found(wish.wanted, linter.remember(read_known(order.source, order.run_id)))
+    found = Findings(wish.wanted, linter.remember(read_known(order.source, order.run_id)))
     _ask(wish, model, linter, found, check)
     check()
     uri = f"{order.source}/{found.before:09}-{order.run_id}.jsonl"
     for name, rows in ((uri, found.kept), (order.layout.rejected_tasks(order.run_id), found.rejected)):
         if rows:
             storage.write_bytes(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    report = _report(wish, found, uri if found.kept else "", model.spent_usd)
+    report = report_findings(
+        wish, found, uri=uri if found.kept else "", spent_usd=model.spent_usd, finished_at=datetime.now(UTC)
+    )
     storage.write_bytes(order.layout.report(order.run_id), report.model_dump_json(indent=1).encode())
     get_run_logger().info("%d descriptions, %d of them new, from %d lists", report.total, report.added, report.lists)
     return report
 
 
-def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: Callable[[], None]) -> None:
+def _ask(wish: Brainstorm, model: Model, linter: Linter, found: Findings, check: Callable[[], None]) -> None:
     progress.cached, progress.paid = found.before, lambda: len(found.kept)
     most = most_lists(wish)
     # Knows only these lists: what is new among them is the same whatever the bucket holds by now.
@@ -118,23 +86,11 @@ def _ask(wish: Brainstorm, model: Model, linter: Linter, found: _Found, check: C
             items += len(judged)
             fresh += described
             for text, reasons, _ in judged:
-                _sort(wish, request, text, reasons, found)
+                found.sort(wish, request, text, reasons)
         found.rounds.append(ListRound(lists=count, items=items, new=sum(fresh)))
         if found.missing > 0 and brings_little(sum(fresh), len(fresh), found.barren):
             found.stopped = "little new"
             return
-
-
-def _sort(wish: Brainstorm, request: ListRequest, text: str, reasons: list[str], found: _Found) -> None:
-    """Put a description among those that are kept or turned down, or count it as one more than was wanted."""
-    row = {"task": text, "model_name": wish.order.recipe.model_name, "category": wish.category}
-    row |= {"topic": request.topic, "persona": request.persona}
-    if reasons:
-        found.rejected.append(row | {"reasons": reasons})
-    elif found.missing > 0:
-        found.kept.append(row)
-    else:
-        found.surplus += 1
 
 
 def _complete(wish: Brainstorm, model: Model, requests: list[ListRequest]) -> list[dict[str, Any]]:
@@ -177,41 +133,3 @@ def read_known(uri: str, run_id: str) -> Iterator[str]:
                 storage.download(item, local)
                 for batch in source.read_batches(local, item.uri):
                     yield from batch["task"].drop_nulls()
-
-
-def _report(wish: Brainstorm, found: _Found, uri: str, spent_usd: float) -> BrainstormReport:
-    paid = [row for row in found.completions if not row["cached"] and row["error"] in (None, NO_CHOICES)]
-    costs = [row["cost_usd"] for row in paid]
-    reasons = Counter(reason for row in found.rejected for reason in row["reasons"])
-    finished_at = datetime.now(UTC)
-    order = wish.order
-    return BrainstormReport(
-        run_id=order.run_id,
-        model_name=order.recipe.model_name,
-        category=wish.category,
-        seed=order.recipe.seed,
-        destination=order.destination,
-        source=order.source,
-        uri=uri,
-        rejected_uri=order.layout.rejected_tasks(order.run_id) if found.rejected else "",
-        wanted=wish.wanted,
-        before=found.before,
-        added=len(found.kept),
-        total=found.before + len(found.kept),
-        stopped=found.stopped,
-        lists=found.lists,
-        cached=sum(row["cached"] for row in found.completions),
-        paid=len(paid),
-        failed=sum(not row["cached"] for row in found.completions) - len(paid),
-        items=sum(one.items for one in found.rounds),
-        rejected=len(found.rejected),
-        surplus=found.surplus,
-        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        rounds=found.rounds,
-        input_tokens=sum(row["input_tokens"] or 0 for row in paid),
-        output_tokens=sum(row["output_tokens"] or 0 for row in paid),
-        cost_usd=None if None in costs else sum(costs),
-        spent_usd=spent_usd,
-        seconds=round((finished_at - order.started_at).total_seconds(), 3),
-        samples=[row["task"] for row in found.kept[:: max(1, len(found.kept) // SAMPLES)][:SAMPLES]],
-    )

@@ -19,7 +19,7 @@ from prefect.artifacts import (
 from tasks.clients import table
 from tasks.clients.access import browser_address
 from tasks.core.backfill import DayReport, backfill_markdown
-from tasks.core.brainstorming import BrainstormReport
+from tasks.core.findings import BrainstormReport
 from tasks.core.layout import Layout
 from tasks.core.markdown import rejected_markdown, report_markdown
 from tasks.core.other_markdown import brainstorm_markdown, upkeep_markdown

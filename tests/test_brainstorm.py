@@ -26,11 +26,11 @@ from tasks.core.brainstorming import (
     TOPICS,
     Brainstorm,
     BrainstormRecipe,
-    BrainstormReport,
     brings_little,
     request_lists,
 )
 from tasks.core.errors import RejectedError, StorageError, UsageError
+from tasks.core.findings import BrainstormReport
 from tasks.core.layout import Layout
 from tasks.core.linting import Linter
 from tasks.core.parsing import parse_list

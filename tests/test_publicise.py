@@ -8,7 +8,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from flows.maintain import maintain
 from flows.short_text_matching import generate_short_text_pairs
-from tasks.core.brainstorming import BrainstormReport, ListRound
+from tasks.core.findings import BrainstormReport, ListRound
 from tasks.core.markdown import escape, rejected_markdown
 from tasks.core.other_markdown import brainstorm_markdown, upkeep_markdown
 from tasks.core.report import RunReport

@@ -1,4 +1,4 @@
-"""Task descriptions out of nothing: the prompt, its spread of settings, and what came of it.
+"""Task descriptions out of nothing: the prompt, and its spread of settings.
 
 Recipe: arXiv:2401.00368, brainstorming of short-short matching tasks. The wording
 and the settings are our own.
@@ -12,9 +12,8 @@ from functools import cached_property
 from math import ceil
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import WithJsonSchema
 
-from tasks.core.counting import counted
 from tasks.core.requests import Order, Recipe, request_keys
 
 # Prefect's form makes a dropdown of an enum; of one value, pydantic would make a "const".
@@ -127,63 +126,3 @@ def brings_little(new: int, listed: int, barren: int) -> bool:
     `new` of the `listed` descriptions of a round's readable lists are new; the last `barren` lists held none.
     """
     return new < LITTLE_NEW * listed or barren >= MOST_BARREN
-
-
-class ListRound(BaseModel):
-    """One round: lists, descriptions in them (one for a list that is none), and the good ones in no list before."""
-
-    lists: int
-    items: int
-    new: int
-
-
-class BrainstormReport(BaseModel):
-    """One brainstorming.
-
-    total = before + added, at most `wanted`. `stopped` says why it ended: enough,
-    little new (hardly anything in the last round, or nothing to read in the last lists),
-    or most lists. `lists` = cached + paid + failed. The `items` in them = added +
-    rejected (a row may have several `reasons`) + `surplus`, good ones beyond those
-    wanted. Tokens and `cost_usd` (US dollars, null when unknown) are of the calls paid
-    in this run; `spent_usd` is what counted against max_cost_usd, with the worst case of
-    a reply that was lost or did not say what it took, and 0 without that limit. `uri`
-    holds the new descriptions, `source` all.
-    """
-
-    run_id: str
-    model_name: str
-    category: str
-    seed: int
-    destination: str
-    source: str
-    uri: str
-    rejected_uri: str
-    wanted: int
-    before: int
-    added: int
-    total: int
-    stopped: str
-    lists: int
-    cached: int
-    paid: int
-    failed: int
-    items: int
-    rejected: int
-    surplus: int
-    reasons: dict[str, int]
-    rounds: list[ListRound]
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-    spent_usd: float = 0.0
-    seconds: float
-    samples: list[str]
-
-
-def brainstorm_headline(report: BrainstormReport) -> str:
-    """Say in one sentence how a brainstorming ended."""
-    end = "" if report.stopped == "enough" else f", stopped: {report.stopped}"
-    return (
-        f"{counted(report.total, 'task description')} of {report.wanted:,} wanted, {report.added:,} of them new, "
-        f"{counted(report.paid, 'call')} paid{end}"
-    )

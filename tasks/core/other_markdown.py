@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tasks.core.brainstorming import BrainstormReport, brainstorm_headline
 from tasks.core.counting import counted
+from tasks.core.findings import BrainstormReport, brainstorm_headline
 from tasks.core.markdown import escape, table
 from tasks.core.upkeep import UpkeepReport, upkeep_headline
 from tasks.core.wording import money
