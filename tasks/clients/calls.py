@@ -1,20 +1,20 @@
-"""The crowd of calls around a run's models: one loop, shard after shard, and its end.
+"""A run's models as its threads hold them: one loop, and its end.
 
-One thread per process runs the event loop; the threads of generate steps hand
-their requests to it and wait.
+One thread per process runs the event loop with the crowd of calls; the threads of
+generate steps hand their requests to it and wait.
 """
 
 import asyncio
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from tasks.clients.attempts import Attempts, Request
 from tasks.clients.beginning import Beginnings
+from tasks.clients.crowd import Crowd
 from tasks.core.dealing import Standing
 from tasks.core.errors import STOPPED, PairmillError, StoppedError
 from tasks.core.garbage import collect_seldom
@@ -46,9 +46,6 @@ class ModelClient:
         self.others = dict(others or {})
         self.flush = flush
         self._close_call = close_call
-        self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._shards: set[asyncio.Task[Any]] = set()
-        self._turns = {one: asyncio.Lock() for one in self.models}
 
     @property
     def models(self) -> list[Attempts]:
@@ -59,6 +56,7 @@ class ModelClient:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(Beginnings())
+        self._crowd = Crowd(self.attempts, self.others, self._loop)
         for one in self.models:
             one.on_stop = partial(self._stop_all, one)
         collect_seldom()
@@ -69,7 +67,7 @@ class ModelClient:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop paying at once: calls in flight are cancelled, what has arrived is kept."""
         self.stop(StoppedError(STOPPED))
-        self._wait(self._drain())
+        self._wait(self._crowd.drain())
         if self._close_call is not None:
             self._wait(self._close_call())
         self._wait(self._cancel_rest())
@@ -85,7 +83,7 @@ class ModelClient:
     def _stop_all(self, first: Attempts) -> None:
         for one in self.models:
             one.stop(first.stopped or StoppedError(STOPPED))
-        self._loop.call_soon_threadsafe(self._cancel_shards)
+        self._loop.call_soon_threadsafe(self._crowd.cancel)
 
     def complete(self, requests: list[Request]) -> list[dict[str, Any]]:
         """Return one completion for each request, in their order; all are in the journal.
@@ -98,7 +96,7 @@ class ModelClient:
             raise self.attempts.stopped
         if not requests:
             return []
-        future = asyncio.run_coroutine_threadsafe(self._complete_all(requests), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._crowd.complete(requests), self._loop)
         try:
             return future.result()
         except FutureCancelledError:
@@ -119,7 +117,7 @@ class ModelClient:
     def standing(self) -> Standing:
         """How it stands with its money."""
         budget = self.attempts.budget
-        return Standing() if budget is None else budget.standing(busy=bool(self._shards))
+        return Standing() if budget is None else budget.standing(busy=self._crowd.busy)
 
     @property
     def paid(self) -> int:
@@ -149,81 +147,9 @@ class ModelClient:
         except TimeoutError:
             future.cancel()
 
-    def _cancel_shards(self) -> None:
-        for task in self._shards:
-            task.cancel()
-
-    async def _drain(self) -> None:
-        await asyncio.gather(*self._shards, *self._in_flight.values(), return_exceptions=True)
-
     async def _cancel_rest(self) -> None:
         """End what a library left running in our loop, before the loop closes."""
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-
-    async def _complete_all(self, requests: list[Request]) -> list[dict[str, Any]]:
-        this = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._shards.add(this)
-        completions: list[dict[str, Any]] = [{} for _ in requests]
-        groups: defaultdict[Attempts, list[tuple[int, Request]]] = defaultdict(list)
-        for position, request in enumerate(requests):
-            groups[self._of(request)].append((position, request))
-        asked = [asyncio.create_task(self._ask(one, group, completions)) for one, group in groups.items()]
-        try:
-            await asyncio.gather(*asked)
-        except PairmillError as error:
-            self.stop(error)
-            raise self.attempts.stopped or error from None
-        finally:
-            await _end(asked)
-            self._shards.discard(this)
-        return completions
-
-    async def _ask(self, model: Attempts, group: list[tuple[int, Request]], completions: list[dict[str, Any]]) -> None:
-        """Put the completions of one model's requests into their places."""
-        waiting = iter(group)
-        handed_out = asyncio.Event()
-
-        async def work() -> None:
-            try:
-                for position, request in waiting:
-                    completions[position] = await self._single_flight(request)
-            finally:
-                handed_out.set()
-
-        workers: list[asyncio.Task[None]] = []
-        try:
-            # One shard after the other, so that the first is judged while the next is asked for.
-            async with self._turns[model]:
-                workers += [asyncio.create_task(work()) for _ in range(min(len(group), model.limiter.ceiling))]
-                await handed_out.wait()
-            await asyncio.gather(*workers)
-        finally:
-            await _end(workers)
-
-    def _of(self, request: Request) -> Attempts:
-        return self.others.get(request.model_name, self.attempts)
-
-    async def _single_flight(self, request: Request) -> dict[str, Any]:
-        """Ask once for equal requests that are in flight at the same time."""
-        running = self._in_flight.get(request.key)
-        if running is not None:
-            return await asyncio.shield(running)
-        # A future, since a task for each call costs more than its journal line.
-        mine = self._in_flight[request.key] = self._loop.create_future()
-        try:
-            completion = await self._of(request).complete(request)
-            mine.set_result(completion)
-        finally:
-            # What ends one caller ends all of them: the run is over.
-            mine.cancel()
-            del self._in_flight[request.key]
-        return completion
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
