@@ -72,12 +72,24 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _sections(report: ExportReport) -> list[str]:
-    total, refused = sum(report.rows.values()), report.judged - sum(report.rows.values())
-    days = f"{report.partitions[0]} to {report.partitions[-1]}" if report.partitions else "no day"
-    rejected = sum(report.rejected.values())
-    parts = [
+    return [
+        *_contents(report),
+        "## How the pairs were made",
+        *_origins(report),
+        "## What was left out",
+        *_left_out(report),
+        "## Languages",
+        table(["Language", "Code", "Pairs"], _language_rows(report)),
+        "## Known limits",
+        _limits(report),
+        *_examples(report),
+    ]
+
+
+def _contents(report: ExportReport) -> list[str]:
+    return [
         f"# Short text-matching pairs {escape(report.version)}",
-        f"{counted(total, 'pair')} of short texts that match, in "
+        f"{counted(sum(report.rows.values()), 'pair')} of short texts that match, in "
         f"{counted(len(report.languages), 'language')}, for training embedding models. Both texts of every "
         "pair were written by a language model; no person has read them all.",
         "Configs: `pairs` has exactly `anchor` and `positive`, which is what sentence-transformers takes; `full` has "
@@ -88,21 +100,31 @@ def _sections(report: ExportReport) -> list[str]:
         f"A task description is in one split only, by a hash of its text: {report.validation_share:.1%} of "
         f"descriptions in validation, {report.test_share:.1%} in test. No row moves from one version to the next "
         "while these shares stay.",
-        "## How the pairs were made",
+    ]
+
+
+def _origins(report: ExportReport) -> list[str]:
+    days = f"{report.partitions[0]} to {report.partitions[-1]}" if report.partitions else "no day"
+    is_ours = PROMPT_HASH in report.prompt_hashes
+    parts = [
         f"Each task description was given to a model, which wrote both texts (recipe: arXiv:2401.00368, short-short "
         f"matching). The replies were parsed without guessing and judged by rules. Published: {days}; table version "
         f"{report.pairs_version}.",
         table(["Model", "Pairs"], [[escape(name), f"{rows:,}"] for name, rows in report.models.items()]),
-        f"Prompts, by hash: {', '.join(report.prompt_hashes)}."
-        + (" The one in use:" if PROMPT_HASH in report.prompt_hashes else ""),
+        f"Prompts, by hash: {', '.join(report.prompt_hashes)}." + (" The one in use:" if is_ours else ""),
     ]
-    if PROMPT_HASH in report.prompt_hashes:
+    if is_ours:
         parts.append("\n".join(f"    {line}" for line in TEMPLATE.splitlines()))
-    parts += [
-        "## What was left out",
+    return parts
+
+
+def _left_out(report: ExportReport) -> list[str]:
+    rejected = sum(report.rejected.values())
+    kept_back = report.judged - sum(report.rows.values()) - rejected
+    parts = [
         f"Of {counted(report.judged, 'judged row')} {counted(rejected, 'was', 'were')} rejected, each with every "
-        f"reason that holds, and {refused - rejected:,} more {noun(refused - rejected, 'was', 'were')} published, but "
-        f"{noun(refused - rejected, 'is', 'are')} not in this export.",
+        f"reason that holds, and {kept_back:,} more {noun(kept_back, 'was', 'were')} published, but "
+        f"{noun(kept_back, 'is', 'are')} not in this export."
     ]
     if report.rejected:
         rows = [[escape(reason), f"{count:,}"] for reason, count in report.rejected.items()]
@@ -116,9 +138,11 @@ def _sections(report: ExportReport) -> list[str]:
             f"Kept out: every pair that holds a text of {named} ({counted(report.held_out_texts, 'text')}), compared "
             "without case, accents, punctuation and order of words."
         )
-    parts += ["## Languages", table(["Language", "Code", "Pairs"], _language_rows(report))]
-    parts += [
-        "## Known limits",
+    return parts
+
+
+def _limits(report: ExportReport) -> str:
+    return (
         f"- {counted(report.grouped_rows, 'pair')} in {counted(report.groups, 'group')} share a text with another pair "
         "(`group_id` in `full`). In-batch negatives are wrong inside a group: use a batch sampler without duplicates.\n"
         + "".join(
@@ -127,12 +151,13 @@ def _sections(report: ExportReport) -> list[str]:
         )
         + "- The languages are those that the model was asked for; near languages and romanised ones are hard to tell "
         "apart, and facts in the texts may be wrong.\n"
-        "- Whether the model provider's terms allow training on what its model wrote is for you to check.",
-    ]
-    if report.samples:
-        rows = [[escape(one["input"]), escape(one["positive_document"])] for one in report.samples]
-        parts += ["## Examples", table(["Anchor", "Positive"], rows)]
-    return parts
+        "- Whether the model provider's terms allow training on what its model wrote is for you to check."
+    )
+
+
+def _examples(report: ExportReport) -> list[str]:
+    rows = [[escape(one["input"]), escape(one["positive_document"])] for one in report.samples]
+    return ["## Examples", table(["Anchor", "Positive"], rows)] if rows else []
 
 
 def _language_rows(report: ExportReport) -> list[list[str]]:
