@@ -26,7 +26,24 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         judged: Judged rows with all their reasons, None where nothing was planned.
         shards: Those of the judged rows.
     """
-    figures: dict[str, Any] = {
+    counts = _count(plan, judged) if judged is not None else _NOTHING
+    counts = counts | _count_turned_down(counts, [one for shard in shards for one in shard.turned_down])
+    return (
+        _list_planned(order, plan)
+        | {
+            "calls_in_flight": next((shard.calls_in_flight for shard in reversed(shards) if shard.calls_in_flight), 0),
+            "batched": sum(shard.batched for shard in shards),
+            "batches": len({name for shard in shards for name in shard.batches}),
+        }
+        | counts
+        | {"requests": counts["judged"], "by_model": _compare_models(order, judged, shards)}
+        | _count_missing(plan, judged, counts)
+    )
+
+
+def _list_planned(order: Order, plan: Plan) -> dict[str, Any]:
+    """Return what was ordered, and what the plan has counted of the source."""
+    return {
         "run_id": order.run_id,
         "partition": order.partition,
         "source": order.source,
@@ -49,32 +66,25 @@ def summarise(order: Order, plan: Plan, judged: pl.LazyFrame | None, shards: Seq
         "given_up": plan.given_up,
         "objects": list(plan.objects),
         "source_changes": list(plan.source_changes),
-        "calls_in_flight": next((shard.calls_in_flight for shard in reversed(shards) if shard.calls_in_flight), 0),
-        "batched": sum(shard.batched for shard in shards),
-        "batches": len({name for shard in shards for name in shard.batches}),
     }
-    counts = _count(plan, judged) if judged is not None else _NOTHING
-    counts = counts | _count_turned_down(counts, [one for shard in shards for one in shard.turned_down])
+
+
+def _count_missing(plan: Plan, judged: pl.LazyFrame | None, counts: dict[str, Any]) -> dict[str, Any]:
+    """Return the shortfall of `counts`, and by language what came of it and what is missing."""
     short = find_shortfalls(plan, judged)
     reasons = short.group_by("reason").agg(pl.col("missing").sum()).sort("missing", "reason", descending=[True, False])
     missing = dict(short.group_by("language").agg(pl.col("missing").sum()).iter_rows())
     judged_languages = counts["by_language"]
-    return (
-        figures
-        | counts
-        | {
-            "by_language": {
-                language: {"accepted": 0, "rejected": 0, "missing": missing.get(language, 0)}
-                | judged_languages.get(language, {})
-                for language in sorted(judged_languages.keys() | missing.keys())
-            },
-            "requests": counts["judged"],
-            "by_model": _compare_models(order, judged, shards),
-            "shortfall": plan.wanted - counts["accepted"],
-            "shortfall_reasons": dict(reasons.iter_rows()),
-            "shortfalls": short.drop_nulls("task").head(MOST_SHORTFALLS).to_dicts(),
-        }
-    )
+    return {
+        "by_language": {
+            language: {"accepted": 0, "rejected": 0, "missing": missing.get(language, 0)}
+            | judged_languages.get(language, {})
+            for language in sorted(judged_languages.keys() | missing.keys())
+        },
+        "shortfall": plan.wanted - counts["accepted"],
+        "shortfall_reasons": dict(reasons.iter_rows()),
+        "shortfalls": short.drop_nulls("task").head(MOST_SHORTFALLS).to_dicts(),
+    }
 
 
 def _count_turned_down(counts: dict[str, Any], turned_down: Sequence[TurnedDown]) -> dict[str, Any]:
