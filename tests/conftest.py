@@ -105,6 +105,13 @@ def s3_proxy(_s3_proxy: S3Proxy) -> Iterator[S3Proxy]:
     _s3_proxy.forget()
 
 
+@pytest.fixture
+def proxy(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
+    """Return it as the one storage that there is."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    return s3_proxy
+
+
 @pytest.fixture(scope="session")
 def zygote(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Run the process that starts runs of the command line fast."""
