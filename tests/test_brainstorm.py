@@ -3,7 +3,6 @@ import inspect
 import itertools
 import json
 import random
-import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -16,152 +15,19 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.brainstorm import brainstorm
 from flows.order_lists import HANDED_ON, hand_on, place_brainstorm
 from flows.short_text_matching import generate_short_text_pairs
-from flows.stand_in import load_samples
 from flows.telling import call
 from tasks.brainstorm import gather_task_descriptions
 from tasks.clients import storage
-from tasks.core.brainstorming import (
-    LIST_LENGTH,
-    PERSONAS,
-    TOPICS,
-    Brainstorm,
-    BrainstormRecipe,
-    brings_little,
-    request_lists,
-)
+from tasks.core.brainstorming import LIST_LENGTH
 from tasks.core.errors import RejectedError, StorageError, UsageError
 from tasks.core.findings import BrainstormReport
 from tasks.core.layout import Layout
-from tasks.core.linting import Linter
-from tasks.core.parsing import parse_list
 from tasks.core.plans import Plan
 from tasks.open_model import open_model
 from tasks.progress import progress
 from tests.bucket import read_table
 from tests.model_server import ModelServer, answer, completion, good_text
-from tests.orders import ORDER
-
-RECIPE = BrainstormRecipe(model_name="openai/x")
-WISH = Brainstorm(
-    order=dataclasses.replace(ORDER, recipe=RECIPE), wanted=100, topics=(), category="text-matching-short"
-)
-
-LISTS = {
-    '["a", "b"]': ["a", "b"],
-    '```json\n["a"]\n```': ["a"],
-    'Here they are: ["a"]. Enjoy!': ["a"],
-    '["a", "b",]': ["a", "b"],
-    "['a', \"it's\"]": ["a", "it's"],
-    '{"tasks": ["a"]}': ["a"],
-    "[]": [],
-    '["a", "b"': None,
-    '["a"] or ["b"]': None,
-    "1. a\n2. b": None,
-    '{"one": ["a"], "two": ["b"]}': None,
-    "[__import__('os').getcwd()]": None,
-    "null": None,
-    "['a', {[1]: 2}]": None,
-    "['a', b'b']": None,
-    "['a' 'b']": None,
-    "['a', {1, 2}]": None,
-}
-
-
-@pytest.mark.parametrize("text", LISTS)
-def test_a_list_is_read_without_inventing_anything(text: str) -> None:
-    assert parse_list(text) == LISTS[text]
-
-
-FAULTS: dict[str, tuple[Any, list[str]]] = {
-    "good": ("Given a recipe title, find the ingredient that it needs most.", []),
-    "numbered": ("12) Given a recipe title, find the ingredient that it needs most.", []),
-    "a title is short": ("Given a book title, find its author.", []),
-    "so is a headline of an article": ("Match the headline of an article with a second one.", []),
-    "a language is no name": ("Match a word with its French translation.", []),
-    "nor is one of two scripts": ("Match an old Chinese proverb with its meaning.", []),
-    "a number": (7, ["not_text"]),
-    "a list": (["x"], ["not_text"]),
-    "nothing": ("  ", ["empty"]),
-    "numbered nothing": ("3. ", ["too_short"]),
-    "three words": ("Match two things.", ["too_short"]),
-    "31 words": ("Match " + "word " * 30, ["too_long"]),
-    "a document": ("Match a news article with its author's next thought.", ["long_texts"]),
-    "a summary": ("Given a long text, retrieve its best summary.", ["long_texts"]),
-    "two things": ("Find a word and then list all its meanings.", ["several_things"]),
-    "two sentences": ("Match a dish with a wine. The wine is dry.", ["several_things"]),
-    "an example": ("Given a dish (e.g. a soup), find a fitting wine.", []),
-    "a year": ("Match a song of 1987 with its singer.", ["over_specific"]),
-    "a name": ("Given a question about Napoleon, find the answer.", ["over_specific"]),
-    "half a surrogate pair": ("Match a \ud83d tea with the biscuit that it suits.", ["mojibake"]),
-    "a command to the terminal": ("Match a tea \x1b[2J with the biscuit that it suits.", ["control_characters"]),
-    "a nought byte": ("Match a \0 tea with the biscuit that it suits.", ["control_characters"]),
-    "an order of letters": ("Match a tea with the \u202ebiscuit that it suits.", ["control_characters"]),
-    "half a pair in an object": ({"a": "\ud800"}, ["not_text"]),
-    "a quotation": ("Find who would say “never again” in a dispute.", ["over_specific"]),
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_what_is_wrong_with_a_description_has_a_reason(name: str) -> None:
-    item, reasons = FAULTS[name]
-    [(text, found)] = Linter().judge([item])
-    assert found == reasons
-    assert text.encode() or reasons == ["empty"]
-
-
-def test_a_number_in_front_is_taken_off() -> None:
-    assert next(Linter().judge([FAULTS["numbered"][0]]))[0] == FAULTS["good"][0]
-
-
-def test_a_description_that_was_seen_is_no_new_one_in_other_words_either() -> None:
-    linter = Linter()
-    assert linter.remember(["Match a dish with a fitting wine.", "match a DISH with a fitting wine", ""]) == 1
-    found = linter.judge(
-        [
-            *(
-                "MATCH a dish with a fitting wine!",
-                "Given a dish, find the fitting wines.",
-                "Match a cheese with bread.",
-            ),
-            *("match a cheese with bread", "For a dish find one fitting wine."),
-        ]
-    )
-    assert [reasons for _, reasons in found] == [["repeated"], ["near_duplicate"], [], ["repeated"], ["near_duplicate"]]
-
-
-def test_a_text_that_is_far_too_long_costs_no_memory_to_turn_down() -> None:
-    long = " ".join(map("".join, itertools.islice(itertools.product("bcdfghjklm", repeat=4), 10_000)))
-    tracemalloc.start()
-    try:
-        assert [found for _, found in Linter().judge([long])] == [["too_long"]]
-        assert Linter().remember([long]) == 1
-        assert tracemalloc.get_traced_memory()[1] < 100 * len(long)
-    finally:
-        tracemalloc.stop()
-
-
-def test_nobody_would_turn_down_the_sample_descriptions() -> None:
-    assert [text for text, reasons in Linter().judge(list(load_samples())) if reasons] == []
-
-
-def test_every_topic_comes_once_before_one_comes_again_with_another_persona() -> None:
-    lists = request_lists(WISH, 0, 3 * len(TOPICS))
-    assert {one.topic for one in lists[: len(TOPICS)]} == set(TOPICS)
-    assert len({(one.topic, one.persona) for one in lists}) == len({one.key for one in lists}) == 3 * len(TOPICS)
-    assert {one.persona for one in lists} == set(PERSONAS)
-    assert request_lists(WISH, 5, 2) == lists[5:7]
-    other = dataclasses.replace(
-        WISH, topics=("tea", "rain"), order=dataclasses.replace(ORDER, recipe=dataclasses.replace(RECIPE, seed=1))
-    )
-    assert {one.topic for one in request_lists(other, 0, 2)} == {"tea", "rain"}
-    assert {one.key for one in request_lists(other, 0, 9)}.isdisjoint(one.key for one in lists)
-
-
-@pytest.mark.parametrize("topics", [1, 2, 4, 14, 29, 40])
-def test_a_topic_meets_every_persona_before_one_again(topics: int) -> None:
-    wish = dataclasses.replace(WISH, topics=tuple(f"topic {number}" for number in range(topics)))
-    lists = request_lists(wish, 0, topics * len(PERSONAS))
-    assert len({(one.topic, one.persona) for one in lists}) == len(lists)
+from tests.test_brainstorming import WISH
 
 
 @pytest.mark.parametrize("changes", [{"model_name": ""}, {"destination": "gs://x/y"}, {"topics": ["tea", " "]}])
@@ -293,16 +159,6 @@ def test_a_brainstorm_that_brings_nothing_new_ends_early(start: Start, bucket: s
     model_server.default = answer("no list")
     silent = start(descriptions=100, seed=1)
     assert (silent.added, silent.reasons, silent.stopped) == (0, {"not_a_list": silent.lists}, "little new")
-
-
-@pytest.mark.parametrize(
-    ("new", "listed", "barren", "little"),
-    [(0, 0, 1, False), (0, 0, 5, True), (1, 20, 0, True), (2, 20, 0, False), (9, 20, 4, False)],
-)
-def test_one_list_that_cannot_be_read_says_nothing_of_the_next(
-    new: int, listed: int, barren: int, little: bool
-) -> None:
-    assert brings_little(new, listed, barren) is little
 
 
 def test_a_garbled_list_ends_nothing_and_its_unknown_cost_counts_against_the_limit(

@@ -109,3 +109,29 @@ def test_any_texts_are_read_the_same_by_many(
 @pytest.mark.parametrize(("text", "finish_reason"), [(None, "stop"), (PAIR, "length")])
 def test_without_a_whole_reply_there_is_nothing_to_read(text: str | None, finish_reason: str) -> None:
     assert read_many([text], finish_reason) == [(None, None, None, None)]
+
+
+LISTS = {
+    '["a", "b"]': ["a", "b"],
+    '```json\n["a"]\n```': ["a"],
+    'Here they are: ["a"]. Enjoy!': ["a"],
+    '["a", "b",]': ["a", "b"],
+    "['a', \"it's\"]": ["a", "it's"],
+    '{"tasks": ["a"]}': ["a"],
+    "[]": [],
+    '["a", "b"': None,
+    '["a"] or ["b"]': None,
+    "1. a\n2. b": None,
+    '{"one": ["a"], "two": ["b"]}': None,
+    "[__import__('os').getcwd()]": None,
+    "null": None,
+    "['a', {[1]: 2}]": None,
+    "['a', b'b']": None,
+    "['a' 'b']": None,
+    "['a', {1, 2}]": None,
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_list_is_read_without_inventing_anything(text: str) -> None:
+    assert parse_list(text) == LISTS[text]
