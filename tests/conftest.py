@@ -112,6 +112,17 @@ def proxy(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
     return s3_proxy
 
 
+@pytest.fixture
+def lane_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the lane to the model and the address, with a gateway's key at hand."""
+    from tasks.clients import lane
+    from tasks.clients.wire import HEADER_SETTINGS
+
+    monkeypatch.setenv("LITELLM_PROXY_API_KEY", "proxy-key")
+    for name in (lane.SETTING, *HEADER_SETTINGS):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def zygote(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Run the process that starts runs of the command line fast."""

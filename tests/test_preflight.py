@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -7,21 +6,17 @@ import boto3
 import polars as pl
 import pytest
 
-from flows.preflight import show_estimate
 from flows.run import main
 from tasks.clients import frames
 from tasks.clients.journal import Journal
 from tasks.clients.lease import hold_lease
 from tasks.clients.leftovers import local_folder
 from tasks.core.columns import COMPLETIONS
-from tasks.core.estimate import Estimate, Part, TokensPerCall, estimate
 from tasks.core.layout import Layout
-from tasks.core.plans import Plan
 from tasks.core.prompts import build_prompt
-from tasks.core.requests import MOST_CHARACTERS, OnPublished, Recipe, hash_descriptions, request_keys
+from tasks.core.requests import MOST_CHARACTERS, Recipe, hash_descriptions, request_keys
 from tests.bucket import as_lines, put
 from tests.model_server import ModelServer, error
-from tests.orders import ORDER
 from tests.s3_proxy import S3Proxy
 
 ROWS = 30
@@ -37,12 +32,6 @@ def given(bucket: str, model_server: ModelServer) -> list[str]:
         *("--source", f"{bucket}/tasks", "--destination", f"{bucket}/out"),
         *("--model-name", "openai/x", "--api-base", model_server.api_base),
     ]
-
-
-@pytest.mark.parametrize(("on_published", "most"), [("add", 22), ("redo", 2)])
-def test_a_redo_pays_for_no_other_try(on_published: OnPublished, most: int) -> None:
-    order = dataclasses.replace(ORDER, on_published=on_published)
-    assert estimate(order, Plan(requests=10), cached=8, parts=[]).calls_most == most
 
 
 def keys_of(bucket: str) -> set[str]:
@@ -353,53 +342,6 @@ def test_a_check_of_lists_and_their_pairs_tries_every_model_of_both(
     code, found = ask(capsys, [*options, "--check"])
     assert (code, found["ok"]) == (0, True)
     assert [sent["model"] for sent in model_server.bodies] == ["x", "y", "z"]
-
-
-def test_a_dry_run_counts_rejected_rows_as_rows_not_as_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
-    figures: dict[str, Any] = dict.fromkeys(("source", "destination", "model_name", "tokens_from", "price_from"), "")
-    counts: dict[str, Any] = {
-        "blank": 0,
-        "repeated": 0,
-        "already_served": 0,
-        "claimed": 0,
-        "requests": 191,
-        "cached": 0,
-        "calls": 191,
-    }
-    found = Estimate(
-        partition="2026-01-01",
-        descriptions=60,
-        already_rejected=58,
-        calls_most=573,
-        input_tokens=(1, 2),
-        output_tokens=(1, 2),
-        cost_usd=None,
-        max_cost_usd=0.0,
-        would_publish=True,
-        source_changes=[],
-        **figures,
-        **counts,
-    )
-    show_estimate(found)
-    assert "58 rows rejected before" in capsys.readouterr().out
-
-
-def test_what_needs_no_call_costs_nothing_whatever_the_price() -> None:
-    per_call = TokensPerCall((0, 0), (0, 0), "nowhere")
-    costs = [
-        estimate(ORDER, Plan(requests=calls), cached=0, parts=[Part("x", calls, per_call, None, "nowhere")]).cost_usd
-        for calls in (0, 1)
-    ]
-    assert costs == [(0.0, 0.0), None]
-
-
-@pytest.mark.parametrize(
-    ("changes", "publishes"),
-    [({}, False), ({"on_published": "redo"}, True), ({"on_published": "redo", "limit": 1}, False)],
-)
-def test_a_redo_of_what_other_days_serve_publishes_a_day_without_rows(changes: dict[str, Any], publishes: bool) -> None:
-    order = dataclasses.replace(ORDER, **changes)
-    assert estimate(order, Plan(descriptions=3), cached=0, parts=[]).would_publish is publishes
 
 
 def test_a_brainstorming_that_has_enough_costs_nothing_whatever_the_price(
