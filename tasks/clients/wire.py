@@ -6,7 +6,7 @@ Beside `bounds` the only module that reaches below litellm's documented function
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -111,11 +111,7 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
     if version != KNOWN_VERSION:
         raise LookupError(f"its version is {version}, and only that of {KNOWN_VERSION} is known inside")
     name, provider = check_model(recipe.model_name)
-    if provider not in PLAIN + PREFIXED:
-        raise LookupError(f"{provider} is not of the shape that it knows")
-    for setting in HEADER_SETTINGS:
-        if provider != "hosted_vllm" and os.environ.get(setting):
-            raise LookupError(f"{setting} asks for headers of its own")
+    _check_provider(provider)
     config = ProviderConfigManager.get_provider_chat_config(model=name, provider=litellm.LlmProviders(provider))
     found, _ = responses_api_bridge_check(model=name, custom_llm_provider=provider, api_base=api_base)
     if config is None or found.get("mode") not in (None, "chat"):
@@ -140,10 +136,7 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
         )
         return json.dumps(sent).encode()
 
-    marks = ["a prompt", 'another "prompt"\nwith a \\, an ü and 漢字']
-    before, found, after = build(marks[0]).partition(json.dumps(marks[0]).encode())
-    if not found or build(marks[1]) != before + json.dumps(marks[1]).encode() + after:
-        raise LookupError("the request does not hold the prompt as it is")
+    before, after = _part(build)
     given: dict[str, Any] = {
         "model": name,
         "optional_params": dict(optional),
@@ -169,6 +162,23 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
         _provider=provider,
         _asked=f"{provider}/{name}" if provider in PREFIXED else None,
     )
+
+
+def _check_provider(provider: str) -> None:
+    if provider not in PLAIN + PREFIXED:
+        raise LookupError(f"{provider} is not of the shape that it knows")
+    for setting in HEADER_SETTINGS:
+        if provider != "hosted_vllm" and os.environ.get(setting):
+            raise LookupError(f"{setting} asks for headers of its own")
+
+
+def _part(build: Callable[[str], bytes]) -> tuple[bytes, bytes]:
+    """Return what stands before and after the prompt in the request that `build` makes of it."""
+    marks = ["a prompt", 'another "prompt"\nwith a \\, an ü and 漢字']
+    before, found, after = build(marks[0]).partition(json.dumps(marks[0]).encode())
+    if not found or build(marks[1]) != before + json.dumps(marks[1]).encode() + after:
+        raise LookupError("the request does not hold the prompt as it is")
+    return before, after
 
 
 def _response(body: bytes, headers: Mapping[str, str]) -> Any:
