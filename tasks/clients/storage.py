@@ -12,10 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from tasks.clients.access import SERVER_SIDE_ENCRYPTION, Access, resolve_access
-from tasks.clients.storage_errors import storage_errors, translate_error
+from tasks.clients.storage_errors import is_refused, storage_errors, translate_error
 from tasks.core.errors import SourceError
 from tasks.core.layout import split_uri
 
@@ -117,7 +115,7 @@ def download(item: StoredObject, path: Path) -> None:
                 shutil.copyfileobj(source, target, COPY_BYTES)
             except OSError as error:
                 # s3fs asks for each further part of what it opened only.
-                if _is_refused(error):
+                if is_refused(error):
                     raise changed from error
                 raise
 
@@ -196,22 +194,10 @@ def _write_if(uri: str, data: bytes, **condition: str) -> bool:
         try:
             filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
         except OSError as error:
-            if _is_refused(error):
+            if is_refused(error):
                 return False
             raise
         return True
-
-
-def _is_refused(error: BaseException | None) -> bool:
-    """Whether S3 says that a request's condition does not hold, or that somebody else writes at this moment.
-
-    By its own answer: which of s3fs's errors a refusal becomes depends on the storage.
-    """
-    while error is not None and not isinstance(error, ClientError):
-        error = error.__cause__
-    answer = error.response if error is not None else {}
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status == 412 or answer.get("Error", {}).get("Code") in ("ConditionalRequestConflict", "NoSuchKey")
 
 
 def delete_prefix(uri: str) -> None:

@@ -118,6 +118,18 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     return TransientStorageError(message) if passing else StorageError(message)
 
 
+def is_refused(error: BaseException | None) -> bool:
+    """Whether S3 says that a request's condition does not hold, or that somebody else writes at this moment.
+
+    By its own answer: which of s3fs's errors a refusal becomes depends on the storage.
+    """
+    while error is not None and not isinstance(error, ClientError):
+        error = error.__cause__
+    answer = error.response if error is not None else {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 412 or answer.get("Error", {}).get("Code") in ("ConditionalRequestConflict", "NoSuchKey")
+
+
 def _say_local(error: Exception, text: str) -> str:
     """Return what is to be said of an error that is about this machine's own files, empty text of any other."""
     named = str(getattr(error, "filename", "") or "")
