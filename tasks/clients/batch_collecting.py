@@ -88,11 +88,8 @@ class Collector:
         desk.note(f"batch {job.id} is {job.status}: {answered:,} of {asked} answered{strange}")
         if fatal:
             raise ModelError(f"{fatal} {NOTHING_TWICE}")
-        if not answered and job.status == "failed" and batch.attempt > 1 and not job.too_much:
-            why = job.problem or "it does not say why"
-            raise ModelError(
-                f"The provider has failed a whole batch twice ({why}). Nothing of it was paid for. {NOTHING_TWICE}"
-            )
+        if not answered:
+            _check_hope(batch, job)
         return left
 
     def _read_results(self, batch: Batch, job: Job) -> Iterator[tuple[str, Reply | CallFault]]:
@@ -117,3 +114,12 @@ class Collector:
             self._files += 1
             pl.DataFrame(kept, schema=ANSWERED).write_parquet(self._desk.folder / f"answered-{self._files:06}.parquet")
             kept.clear()
+
+
+def _check_hope(batch: Batch, job: Job) -> None:
+    """Refuse to send again what the provider has failed as a whole for the second time."""
+    if job.status == "failed" and batch.attempt > 1 and not job.too_much:
+        why = job.problem or "it does not say why"
+        raise ModelError(
+            f"The provider has failed a whole batch twice ({why}). Nothing of it was paid for. {NOTHING_TWICE}"
+        )

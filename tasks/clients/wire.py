@@ -22,6 +22,8 @@ PLAIN, PREFIXED = ("openai", "hosted_vllm"), ("lm_studio", "litellm_proxy")
 KNOWN_VERSION = "1.106.2"
 # Each has the openai package send headers of its own; it carries the calls of all providers but hosted_vllm.
 HEADER_SETTINGS = ("OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS")
+# What a call is given for litellm itself, or has a place of its own in the request.
+_NOT_SENT = ("model", "max_retries", "timeout", "api_base")
 
 
 @dataclass(frozen=True)
@@ -105,25 +107,14 @@ def open_wire(recipe: Recipe, api_base: str) -> Wire:
     from litellm._version import version  # noqa: PLC0415
     from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider  # noqa: PLC0415
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration  # noqa: PLC0415
-    from litellm.main import responses_api_bridge_check  # noqa: PLC0415
-    from litellm.utils import ProviderConfigManager, get_optional_params  # noqa: PLC0415
 
     if version != KNOWN_VERSION:
         raise LookupError(f"its version is {version}, and only that of {KNOWN_VERSION} is known inside")
     name, provider = check_model(recipe.model_name)
     _check_provider(provider)
-    config = ProviderConfigManager.get_provider_chat_config(model=name, provider=litellm.LlmProviders(provider))
-    found, _ = responses_api_bridge_check(model=name, custom_llm_provider=provider, api_base=api_base)
-    if config is None or found.get("mode") not in (None, "chat"):
-        raise LookupError(f"{name} is not asked for chat completions")
+    config = _find_config(name, provider, api_base)
     key = get_llm_provider(recipe.model_name, api_base=api_base)[2] or litellm.utils.get_secret("OPENAI_API_KEY")
-    arguments = call_arguments(recipe, api_base)
-    for ours in ("model", "max_retries", "timeout", "api_base"):
-        arguments.pop(ours, None)
-    optional = get_optional_params(model=name, custom_llm_provider=provider, **arguments)
-    for local in ("max_retries", "stream"):
-        optional.pop(local, None)
-    optional |= optional.pop("extra_body", {})
+    optional = _map_parameters(name, provider, call_arguments(recipe, api_base))
 
     def build(prompt: str) -> bytes:
         message = {"role": "user", "content": prompt}
@@ -170,6 +161,31 @@ def _check_provider(provider: str) -> None:
     for setting in HEADER_SETTINGS:
         if provider != "hosted_vllm" and os.environ.get(setting):
             raise LookupError(f"{setting} asks for headers of its own")
+
+
+def _find_config(name: str, provider: str, api_base: str) -> Any:
+    """Return what litellm makes requests with for this model, and reads replies."""
+    litellm = import_litellm()
+    from litellm.main import responses_api_bridge_check  # noqa: PLC0415
+    from litellm.utils import ProviderConfigManager  # noqa: PLC0415
+
+    config = ProviderConfigManager.get_provider_chat_config(model=name, provider=litellm.LlmProviders(provider))
+    found, _ = responses_api_bridge_check(model=name, custom_llm_provider=provider, api_base=api_base)
+    if config is None or found.get("mode") not in (None, "chat"):
+        raise LookupError(f"{name} is not asked for chat completions")
+    return config
+
+
+def _map_parameters(name: str, provider: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a call as this provider is sent them."""
+    from litellm.utils import get_optional_params  # noqa: PLC0415
+
+    given = {key: value for key, value in arguments.items() if key not in _NOT_SENT}
+    optional: dict[str, Any] = get_optional_params(model=name, custom_llm_provider=provider, **given)
+    for local in ("max_retries", "stream"):
+        optional.pop(local, None)
+    extra: dict[str, Any] = optional.pop("extra_body", {})
+    return optional | extra
 
 
 def _part(build: Callable[[str], bytes]) -> tuple[bytes, bytes]:
