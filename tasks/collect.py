@@ -37,7 +37,7 @@ from tasks.staging import fill_in
 
 
 def answer_in_batches(
-    shards: Sequence[Shard], order: Order, model: Model, check: Callable[[], None] = lambda: None
+    shards: Sequence[Shard], order: Order, model: Model, check: Callable[[], None]
 ) -> Sequence[Shard]:
     """Have the requests of `shards` that the journal does not answer answered by batches, where that is wanted.
 

@@ -38,7 +38,7 @@ class Budget:
     def __post_init__(self) -> None:
         self._settled = asyncio.Event()
 
-    async def reserve(self, prompt: str, model_name: str = "") -> float:
+    async def reserve(self, prompt: str, model_name: str) -> float:
         """Reserve the most that one call can cost, waiting for calls in flight where that is needed.
 
         Raises:

@@ -20,7 +20,7 @@ def find_claimed(
     order: Order,
     numbers: pl.DataFrame,
     languages: Collection[str],
-    find_living: Callable[[Collection[str]], set[str]] = find_renewed,
+    find_living: Callable[[Collection[str]], set[str]],
 ) -> pl.DataFrame:
     """Return what living runs of other sources have planned of these descriptions and languages.
 

@@ -51,10 +51,10 @@ def find_rows(uris: list[str], digest: str) -> pl.DataFrame:
     return pl.concat(found, how="diagonal_relaxed")
 
 
-def erase_completions(uri: str, keys: pl.Series, listed: str = "") -> int:
+def erase_completions(uri: str, keys: pl.Series, listed: str) -> int:
     """Replace a journal file by one without these keys; return how many completions went.
 
-    Where the completions are lists of descriptions, those with the description `listed` go, too.
+    Where the completions are lists of descriptions, those with the description `listed` go, too; empty for none.
     """
     rows = frames.scan_frames([uri])
     theirs = pl.col(_KEY).is_in(keys.implode())

@@ -81,7 +81,6 @@ def _scaled(processes: int) -> dict[str, int]:
 
 WATCHED = "runs:watched"
 STOCK_LANE = {"PAIRMILL_LANE": "stock"}
-NO_SERVER = {"PREFECT_API_URL": ""}
 LINES = (
     Line("limit: bare aiohttp, 256 calls in flight, 100 ms", "calls:bare", _calls(20_000)),
     Line("calls: stock litellm.acompletion", "calls:stock", _calls(3_000)),
