@@ -105,7 +105,11 @@ class BatchApi:
         return found
 
     def download(self, file_id: str, path: Path, most_bytes: int) -> None:
-        """Write a file of results to `path`."""
+        """Write a file of results to `path`.
+
+        Raises:
+            CallFault: It does not come, or has more than `most_bytes`.
+        """
         size = 0
         try:
             with allow(None, self._transfer_seconds):

@@ -132,7 +132,11 @@ def _damaged(uri: str, damage: str) -> DamagedError:
 
 
 def sink_frame(rows: pl.LazyFrame, uri: str) -> None:
-    """Write a lazy frame as one Parquet object, in a stream, by polars itself."""
+    """Write a lazy frame as one Parquet object, in a stream, by polars itself.
+
+    Raises:
+        StorageError: The storage fails, or what the frame reads does.
+    """
     with storage_errors(uri):
         try:
             rows.sink_parquet(uri, compression="zstd", storage_options=object_store_options(), credential_provider=None)

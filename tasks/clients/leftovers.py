@@ -22,6 +22,9 @@ def local_folder() -> Path:
 
     Under PAIRMILL_STATE, else XDG_STATE_HOME, else ~/.local/state; the temporary
     folder where none of them can be written.
+
+    Raises:
+        StorageError: That one neither.
     """
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     wanted = Path(os.environ.get("PAIRMILL_STATE") or Path(home) / "pairmill")

@@ -155,6 +155,9 @@ def ensure_table(uri: str, empty: pl.DataFrame) -> None:
     """Make an empty table with the columns of `empty` unless there is one.
 
     Apart from the first commit, because of several first commits at once only some succeed.
+
+    Raises:
+        StorageError: It can neither be made nor opened.
     """
     for _ in range(COMMIT_ATTEMPTS):
         if open_table(uri) is not None:
