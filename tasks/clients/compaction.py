@@ -13,7 +13,7 @@ import polars as pl
 
 from tasks.clients import frames, storage
 from tasks.clients.lease import Lease, hold_lease
-from tasks.clients.lookup import EARLIEST, scan_segments, whole_segments
+from tasks.clients.lookup import EARLIEST, scan_keyed, whole_segments
 from tasks.clients.storage import StoredObject
 from tasks.core.counting import counted
 from tasks.core.errors import StorageError
@@ -68,7 +68,7 @@ def compact_recipe(uri: str, owner: str, now: datetime, oldest: datetime | None 
 def _merge(uri: str, files: list[StoredObject], oldest: datetime | None, lease: Lease) -> None:
     names = [item.uri for item in files]
     target = f"{uri}/compacted/{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
-    rows = scan_segments(names, include_file_paths="segment")
+    rows = scan_keyed(names, include_file_paths="segment")
     if oldest is not None:
         rows = rows.filter(pl.col("completed_at") >= oldest)
     earliest = (

@@ -33,22 +33,26 @@ def find_segments(uri: str) -> list[str]:
 def scan_segments(files: list[str], **options: Any) -> pl.LazyFrame:
     """Return JOURNAL's columns of these files, null where an older version had none; a newer one's are left out.
 
-    What collects it is in `whole_segments`, which a row without its key ends.
+    polars reads those columns alone that are asked for. A column whose name is damaged is null, too: its completions
+    are not found, and what removes files reads them by `scan_keyed`.
     """
-    rows = frames.scan_frames(files, schema=JOURNAL, missing_columns="insert", extra_columns="ignore", **options)
-    return rows.map_batches(_check_keys, streamable=True)
+    return frames.scan_frames(files, schema=JOURNAL, missing_columns="insert", extra_columns="ignore", **options)
+
+
+def scan_keyed(files: list[str], **options: Any) -> pl.LazyFrame:
+    """Return what `scan_segments` does, whole, where every row has its key; another ends `whole_segments`."""
+    return scan_segments(files, **options).map_batches(_check_keys, streamable=True)
 
 
 def _check_keys(rows: pl.DataFrame) -> pl.DataFrame:
-    # polars inserts nulls, too, for a column whose name is damaged.
-    if "request_key" in rows.columns and rows["request_key"].null_count():
+    if rows["request_key"].null_count():
         raise pl.exceptions.ComputeError("a completion has no key")
     return rows
 
 
 def whole_segments(uri: str) -> AbstractContextManager[None]:
     """Name the segment of the recipe's that cannot be read, where that ends the block; see `frames.whole_objects`."""
-    return frames.whole_objects(lambda: find_segments(uri), scan_segments, {name: JOURNAL[name] for name in _ALWAYS})
+    return frames.whole_objects(lambda: find_segments(uri), scan_keyed, {name: JOURNAL[name] for name in _ALWAYS})
 
 
 def look_up(uri: str, wanted: pl.LazyFrame, *, failures: bool = False) -> pl.LazyFrame:
